@@ -1,0 +1,388 @@
+"""The story of one window: claim, reuse, upscale, deliver, settle the bill.
+
+Runs in a thread of its own, so that the next window fills meanwhile. Only a picture's own faults send it to
+`failed`; whatever else goes wrong, the picture waits in the inbox and `status` says why.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sr_engine import protocol
+from sr_engine.models import Model
+from watcher.config import Config
+from watcher.delivery import Delivery, Staged
+from watcher.engine import EngineProcess, EngineStopped, EngineTrouble
+from watcher.filesystem import Digest, display, holds
+from watcher.journal import tell, warn
+from watcher.ledger import Ledger, Picture
+from watcher.originals import OriginalChanged
+from watcher.progress import Progress
+
+
+@dataclass
+class Outcome:
+    """What became of a window's pictures."""
+
+    delivered: int = 0
+    reused: int = 0
+    failed: int = 0
+    waiting: int = 0
+    trouble: str = ""  # why pictures wait, if the surroundings are to blame
+
+    def __iadd__(self, other: "Outcome") -> "Outcome":
+        self.delivered += other.delivered
+        self.reused += other.reused
+        self.failed += other.failed
+        self.waiting += other.waiting
+        self.trouble = other.trouble or self.trouble
+        return self
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every batch works with.
+
+    Attributes:
+        stopping: None, or the monotonic time by which the picture in work has to be finished.
+    """
+
+    config: Config
+    model: Model
+    models_folder: str
+    ledger: Ledger
+    delivery: Delivery
+    progress: Progress
+    stopping: Callable[[], float | None]
+
+    @property
+    def recipe(self) -> str:
+        """Digest of all that decides, beside the content, what a result looks like."""
+        parts = [self.model.sha256.encode(), msgspec.json.encode(self.config.output)]
+        return hashlib.sha256(b" ".join(parts)).hexdigest()[:32]
+
+
+def run_batch(workshop: Workshop, found: Sequence[tuple[str, Digest]], closed_by: str) -> Outcome:
+    """Bring a window's pictures to their end.
+
+    Args:
+        workshop: settings, ledger and folders.
+        found: path below the inbox and content of each picture.
+        closed_by: why the window closed.
+
+    Raises:
+        LedgerError: the ledger cannot be written; recovery carries on.
+    """
+    batch = _Batch(workshop, workshop.ledger.open_batch(closed_by, len(found)))
+    workshop.progress.begin(len(found))
+    try:
+        claimed = batch.claim(found)
+        new = batch.reuse(claimed)
+        batch.upscale_and_deliver(new)
+    except EngineStopped:
+        tell("stopped", "stopped before the end of the batch: the rest stays in the inbox")
+    finally:
+        workshop.progress.end()
+        batch.settle()
+    return batch.outcome
+
+
+@dataclass
+class _Batch:
+    workshop: Workshop
+    id: int
+    outcome: Outcome = field(default_factory=Outcome)
+    _claimed: dict[int, Picture] = field(default_factory=dict)
+    _twins: dict[int, list[Picture]] = field(default_factory=dict)  # by the picture that stands for its content
+
+    # The steps
+
+    def claim(self, found: Sequence[tuple[str, Digest]]) -> list[Picture]:
+        """Write the pictures into the ledger; returns one for each different content."""
+        claimed = self.workshop.ledger.claim(self.id, found, self.workshop.recipe)
+        self._claimed = {picture.id: picture for picture in claimed}
+        first_of: dict[str, Picture] = {}
+        for picture in claimed:
+            if picture.suspected_at is not None:
+                self._doubt(picture, picture.reason)
+                continue
+            first = first_of.setdefault(picture.sha256, picture)
+            self._twins.setdefault(first.id, []).append(picture)
+        return list(first_of.values())
+
+    def reuse(self, pictures: list[Picture]) -> list[Picture]:
+        """Deliver what has been done before; returns what has not."""
+        return [picture for picture in pictures if not self._deliver_earlier(picture)]
+
+    def upscale_and_deliver(self, pictures: list[Picture]) -> None:
+        """Run an engine over the pictures; each is delivered as soon as its result is staged.
+
+        After a crash the rest is run again without the picture that was in work; that one then alone.
+        """
+        suspects: list[Picture] = []
+        restarts = 0
+        while pictures:
+            trouble = self._run_engine(pictures)
+            if trouble is None:
+                break
+            left = [picture for picture in pictures if picture.id in self._claimed]
+            in_work = [picture for picture in left if picture.id in trouble.in_work]
+            suspects += in_work
+            pictures = [picture for picture in left if picture.id not in trouble.in_work]
+            restarts += not in_work
+            if pictures and restarts >= self.workshop.config.engine.attempts:
+                self._wait(self._with_twins(pictures), trouble.message)  # the engine itself is ill
+                break
+        for suspect in suspects:
+            self._try_alone(suspect)
+
+    def settle(self) -> None:
+        """Close the books: what is still claimed goes back to the inbox."""
+        self.workshop.ledger.release(self._claimed)
+        self.workshop.delivery.close_staging(self.id)
+        self.workshop.ledger.close_batch(self.id)
+
+    # Reuse
+
+    def _deliver_earlier(self, picture: Picture) -> bool:
+        delivery = self.workshop.delivery
+        for row in self.workshop.ledger.earlier_results(picture.sha256, picture.recipe):
+            earlier = os.path.join(self.workshop.config.folders.outbox, row.result_path or "")
+            try:
+                staged = delivery.stage_copy(picture, earlier, row.result_sha256 or "")
+                if staged is not None:
+                    self._deliver_with_twins(picture, staged, reused=True)
+                    return True
+            except OSError as error:
+                self._wait(self._with_twins([picture]), _told(error))
+                return True
+        return False
+
+    # Upscaling
+
+    def _run_engine(self, pictures: list[Picture]) -> EngineTrouble | None:
+        """Run one engine process over the pictures; returns how it failed, or None when all were answered."""
+        by_id = {picture.id: picture for picture in pictures}
+        try:
+            staging = self.workshop.delivery.open_staging(self.id)
+        except OSError as error:
+            self._wait(self._with_twins(pictures), _told(error))
+            return None
+        requests = [self._request(picture, staging) for picture in pictures]
+        with self._metered_engine() as engine:
+            if engine is None:
+                self._wait(self._with_twins(pictures), self.outcome.trouble)
+                return None
+            try:
+                for event in engine.upscale(requests, self.workshop.stopping):
+                    if isinstance(event, protocol.Failed) and event.id is None:
+                        warn("engine_unusable", "the engine cannot work: {reason}", reason=event.message)
+                        self._wait(self._with_twins(pictures), event.message)
+                        return None
+                    self._handle(event, by_id)
+            except EngineTrouble as trouble:
+                warn("engine_trouble", "{reason}", reason=trouble.message, stderr=trouble.stderr)
+                return trouble
+        return None
+
+    def _request(self, picture: Picture, staging: str) -> protocol.Upscale:
+        source = os.path.join(self.workshop.config.folders.inbox, picture.path)
+        return protocol.Upscale(
+            id=picture.id,
+            source=protocol.encode_path(source),
+            target=protocol.encode_path(os.path.join(staging, f"{picture.id}-{time.monotonic_ns()}")),
+            output=self.workshop.config.output.wire(),
+        )
+
+    @contextlib.contextmanager
+    def _metered_engine(self) -> Iterator[EngineProcess | None]:
+        """An engine process, with its time on the device in the ledger, whatever ends it."""
+        workshop = self.workshop
+        try:
+            engine = EngineProcess(workshop.config.engine, workshop.models_folder)
+        except OSError as error:
+            self.outcome.trouble = f"the engine cannot be started: {_told(error)}; see engine.command"
+            yield None
+            return
+        run = workshop.ledger.engine_spawned(self.id, engine.pid, workshop.config.engine.model)
+        tell("engine_started", "engine started (process {pid})", pid=engine.pid)
+        try:
+            yield engine
+        finally:
+            engine.close()
+            workshop.ledger.engine_ended(run, engine)
+            tell("engine_ended", "engine ended (process {pid})", pid=engine.pid, exit_code=engine.returncode)
+
+    def _handle(self, event: protocol.AnyEvent, pictures: dict[int, Picture]) -> None:
+        progress = self.workshop.progress
+        if isinstance(event, protocol.Ready):
+            tell(
+                "engine_ready",
+                "engine ready after {seconds:.1f} s: {runtime} on {device}, {precision}",
+                seconds=event.load_seconds,
+                runtime=event.runtime,
+                device=event.device,
+                precision=event.precision,
+            )
+        elif isinstance(event, protocol.Progress) and event.id in pictures:
+            progress.work(display(pictures[event.id].path), event.done, event.total)
+        elif isinstance(event, protocol.Done) and event.id in pictures:
+            self._accept(pictures[event.id], event)
+        elif isinstance(event, protocol.Failed) and event.id in pictures:
+            self._judge(pictures[event.id], event)
+
+    def _accept(self, picture: Picture, done: protocol.Done) -> None:
+        staged = Staged(protocol.decode_path(done.target), done.result_sha256, done.result_bytes)
+        if done.source_sha256 != picture.sha256:
+            self._withdraw(picture)  # rewritten between the claim and the decoding
+            return
+        try:
+            if not holds(staged.path, staged.sha256):
+                raise FileNotFoundError(2, "the staged result is not what the engine wrote", staged.path)
+            self._deliver_with_twins(picture, staged, reused=False)
+        except OSError as error:
+            self._wait(self._with_twins([picture]), _told(error))
+
+    def _judge(self, picture: Picture, failed: protocol.Failed) -> None:
+        twins = self._with_twins([picture])
+        if failed.fault is protocol.Fault.ENVIRONMENT:
+            self._wait(twins, failed.message)
+            return
+        for twin in twins:
+            if failed.code is protocol.Code.UNDECODABLE:
+                self._doubt(twin, failed.message)
+            else:
+                self._fail(twin, failed.message)
+
+    def _try_alone(self, picture: Picture) -> None:
+        """The suspect of a crash gets `engine.attempts` engines of its own, then it fails."""
+        attempts = self.workshop.config.engine.attempts
+        trouble = None
+        for _ in range(attempts):
+            trouble = self._run_engine([picture])
+            if trouble is None:
+                return
+            guilty = picture.id in trouble.in_work and trouble.blames
+            if guilty and self.workshop.ledger.count_attempt(picture.id) >= attempts:
+                last_words = trouble.stderr.strip().splitlines()[-1:]
+                reason = "; ".join(
+                    [f"{trouble.message} while it worked on this picture, {attempts} times", *last_words]
+                )
+                for twin in self._with_twins([picture]):
+                    self._fail(twin, f"{reason}.")
+                return
+        if trouble is not None:
+            self._wait(self._with_twins([picture]), trouble.message)
+
+    # The ends of a picture
+
+    def _deliver_with_twins(self, picture: Picture, staged: Staged, *, reused: bool) -> None:
+        """Deliver a result to every name of its content; the copies are made while the result cannot be taken."""
+        delivery = self.workshop.delivery
+        copies = [(picture, staged)]
+        for twin in self._with_twins([picture]):
+            if twin.id != picture.id and (copy := delivery.stage_copy(twin, staged.path, staged.sha256)):
+                copies.append((twin, copy))
+        for twin, result in copies:
+            again = reused or twin.id != picture.id
+            try:
+                target = delivery.deliver(twin, result, reused=again)
+            except OriginalChanged:
+                self._changed(twin)
+                continue
+            except OSError as error:
+                self._wait([twin], _told(error))
+                continue
+            self._end(twin)
+            self.outcome.delivered += 1
+            self.outcome.reused += again
+            tell(
+                "delivered",
+                "{picture} -> {result}{how}",
+                picture=display(twin.path),
+                result=display(target),
+                how=" (as before, no engine needed)" if reused else "",
+                reused=again,
+            )
+
+    def _doubt(self, picture: Picture, reason: str) -> None:
+        """It cannot be decoded: give an unfinished upload time to become whole, and then no more."""
+        allowed = self.workshop.config.watch.incomplete_seconds
+        if picture.suspected_at is None:
+            self.workshop.ledger.suspect(picture.id, reason)
+        until = (picture.suspected_at or time.time()) + allowed
+        if allowed == 0 or time.time() >= until:
+            self._fail(picture, reason)
+            return
+        self._end(picture)
+        self.outcome.waiting += 1
+        self.workshop.ledger.wait(picture.id, f"cannot be decoded, perhaps unfinished: {reason}", until, counts=False)
+        tell(
+            "incomplete",
+            "{picture}: {reason} Looking again in {seconds:.0f} s, in case it is still being written.",
+            picture=display(picture.path),
+            reason=reason,
+            seconds=until - time.time(),
+        )
+
+    def _fail(self, picture: Picture, reason: str) -> None:
+        try:
+            moved = self.workshop.delivery.quarantine(picture, reason)
+        except OriginalChanged:
+            self._changed(picture)
+            return
+        except OSError as error:
+            self._wait([picture], _told(error))
+            return
+        self._end(picture)
+        self.outcome.failed += 1
+        warn(
+            "failed",
+            "{picture} failed: {reason} It is in {folder} now.",
+            picture=display(picture.path),
+            reason=reason,
+            folder=display(os.path.join(self.workshop.config.folders.failed, moved)),
+        )
+
+    def _wait(self, pictures: Sequence[Picture], trouble: str) -> None:
+        """The surroundings failed: these pictures are tried again later."""
+        until = 0.0
+        for picture in pictures:
+            until = time.time() + self.workshop.config.retry.delay_seconds(picture.waits)
+            self.workshop.ledger.wait(picture.id, trouble, until)
+            self._end(picture)
+            self.outcome.waiting += 1
+        if pictures:
+            self.outcome.trouble = trouble
+            when = time.strftime("%H:%M:%S", time.localtime(until))
+            names = display(pictures[0].path) + (f" and {len(pictures) - 1} more" if len(pictures) > 1 else "")
+            warn("waiting", "{pictures} waiting until {when}: {reason}", pictures=names, when=when, reason=trouble)
+
+    def _withdraw(self, picture: Picture) -> None:
+        for twin in self._with_twins([picture]):
+            self.workshop.delivery.withdraw(twin)
+            self._changed(twin)
+
+    def _changed(self, picture: Picture) -> None:
+        self._end(picture)
+        tell("changed", "{picture} changed while it was in work: it is a new picture", picture=display(picture.path))
+
+    def _end(self, picture: Picture) -> None:
+        self._claimed.pop(picture.id, None)
+        self.workshop.progress.advance()
+
+    def _with_twins(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """The pictures and all others of the same content, as far as they have not come to an end."""
+        twins = [twin for picture in pictures for twin in self._twins[picture.id]]
+        return [twin for twin in twins if twin.id in self._claimed]
+
+
+def _told(error: OSError) -> str:
+    """An operating system's error as a person reads it."""
+    where = f": {display(os.fsdecode(error.filename))}" if error.filename else ""
+    return f"{error.strerror or error}{where}"

@@ -1,0 +1,370 @@
+"""The command line: the only place that prints or exits."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from sr_engine import models
+from sr_engine.errors import ModelError
+from watcher import __version__, config, instance
+from watcher.batch import Outcome
+from watcher.config import Config
+from watcher.delivery import REASON_SUFFIX, Delivery
+from watcher.doctor import Check, examine, sync_warning
+from watcher.errors import (
+    EXIT_DONE,
+    EXIT_SOME_FAILED,
+    AlreadyRunning,
+    ConfigError,
+    DropscaleError,
+    EnvironmentFault,
+    NoModelError,
+    UsageError,
+)
+from watcher.filesystem import display
+from watcher.journal import JsonFormatter, PlainFormatter, logger, tell, warn
+from watcher.ledger import Ledger
+from watcher.mounts import sync_client_hint
+from watcher.progress import BarProgress, NoProgress, Progress
+from watcher.service import Ended, Service
+
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells do
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    # names are bytes: one that the terminal cannot show must not end the program
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = commands.main(args=arguments, prog_name="dropscale", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _EXIT_INTERRUPTED
+    except AlreadyRunning as error:
+        click.echo(f"dropscale: {error.message}")
+        code = error.exit_code
+    except DropscaleError as error:
+        _complain(error.message, error.remedy)
+        code = error.exit_code
+    except BrokenPipeError:
+        # `dropscale status | head`: nothing more to say, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_DONE
+    except OSError as error:
+        _complain(f"{error.strerror or error}: {display(str(error.filename or ''))}", "see `dropscale doctor`")
+        code = EnvironmentFault.exit_code
+    sys.exit(code or EXIT_DONE)
+
+
+def _complain(message: str, remedy: str) -> None:
+    click.echo(f"dropscale: {message}", err=True)
+    if remedy:
+        click.echo(f"  What to do: {remedy}.", err=True)
+
+
+def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--config",
+        "config_path",
+        metavar="FILE",
+        help="The config; default ./config.yaml, or $DROPSCALE_CONFIG.",
+    )(command)
+
+
+def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option(
+        "--log-format",
+        type=click.Choice(["plain", "json"]),
+        default="plain",
+        help="One plain line per event (with a progress bar on a terminal), or one JSON object.",
+    )(command)
+    return click.option("--verbose", is_flag=True, help="Also what the engine writes to its stderr.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dropscale")
+def commands() -> None:
+    """Drop a picture into a folder, get it back three times larger; the engine runs only while there is work.
+
+    Exit codes: 0 done, 1 some pictures failed, 2 usage or config, 3 environment (share gone, disk full, no model).
+    """
+
+
+@commands.command()
+@click.argument("directory", required=False, default=".", metavar="[DIR]")
+def init(directory: str) -> None:
+    """Write config.yaml and create the folders; what is there already stays as it is."""
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, config.DEFAULT_NAME)
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(config.default_text())
+        click.echo(f"wrote {path}")
+    except FileExistsError:
+        click.echo(f"{path} is there already, it stays as it is")
+    folders = config.load(path, os.environ).folders
+    for key in ("inbox", "outbox", "archive", "failed"):
+        os.makedirs(getattr(folders, key), exist_ok=True)
+    instance.prepare_state_folder(folders.state)
+    click.echo(f"Drop pictures into {display(folders.inbox)}, then: dropscale run")
+
+
+@commands.command()
+@_config_option
+@_log_options
+def run(config_path: str | None, log_format: str, verbose: bool) -> int:
+    """Watch the inbox until stopped (SIGTERM, SIGINT); SIGHUP reads the config again."""
+    progress = _begin_log(log_format, verbose=verbose)
+    path, settings = _load(config_path)
+    lock = _lock(settings)
+    try:
+        ledger = Ledger(settings.folders.state)
+        try:
+            while _watch(settings, ledger, progress) is Ended.RELOAD:
+                settings = _reloaded(path, settings)
+        finally:
+            ledger.close()
+    finally:
+        lock.release()
+    tell("goodbye", "stopped")
+    return EXIT_DONE
+
+
+@commands.command()
+@_config_option
+@_log_options
+def once(config_path: str | None, log_format: str, verbose: bool) -> int:
+    """Look once, process the files that are whole, exit; for cron."""
+    progress = _begin_log(log_format, verbose=verbose)
+    _, settings = _load(config_path)
+    lock = _lock(settings)
+    try:
+        ledger = Ledger(settings.folders.state)
+        try:
+            service = _service(settings, ledger, progress)
+            _on_signals(service)
+            outcome = service.once()
+        finally:
+            ledger.close()
+    finally:
+        lock.release()
+    return _exit_code(outcome)
+
+
+@commands.command()
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(config_path: str | None, as_json: bool) -> int:
+    """What waits and why, what runs, what failed, and how the watcher is."""
+    from watcher.status import collect, describe  # noqa: PLC0415 - keep the watcher itself small
+
+    _, settings = _load(config_path)
+    report = collect(settings)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        for line in describe(report):
+            click.echo(line)
+    return EXIT_DONE
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, metavar="[PATH...]")
+@_config_option
+def retry(paths: tuple[str, ...], config_path: str | None) -> int:
+    """Put failed pictures back into the inbox: all, or those named (below the failed folder, or as paths)."""
+    _, settings = _load(config_path)
+    config.check_folders(settings.folders)
+    instance.prepare_state_folder(settings.folders.state)
+    failed_folder = settings.folders.failed
+    ledger = Ledger(settings.folders.state)
+    missing = 0
+    try:
+        delivery = Delivery(settings.folders, ledger)
+        for path in _failed_paths(paths, failed_folder):
+            try:
+                back = delivery.put_back(path)
+            except FileNotFoundError:
+                _complain(f"there is no {display(os.path.join(failed_folder, path))}", "see `dropscale status`")
+                missing += 1
+                continue
+            click.echo(f"{display(path)} is back in the inbox as {display(back)}")
+    finally:
+        ledger.close()
+    return EXIT_SOME_FAILED if missing else EXIT_DONE
+
+
+@commands.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-o", "--output", "output_folder", required=True, metavar="DIR", help="Where the results go.")
+@_config_option
+@_log_options
+def upscale(files: tuple[str, ...], output_folder: str, config_path: str | None, log_format: str, verbose: bool) -> int:
+    """Upscale files straight into a folder: no inbox, no archive; the originals stay."""
+    from watcher.straight import upscale_files  # noqa: PLC0415 - keep the watcher itself small
+
+    progress = _begin_log(log_format, verbose=verbose)
+    named = config_path or os.environ.get(config.ENV_CONFIG) or os.path.exists(config.DEFAULT_NAME)
+    settings = _load(config_path)[1] if named else Config()
+    folder = _models_folder(settings)
+    _model(settings, folder)
+    failed = upscale_files(settings, folder, files, output_folder, progress)
+    return EXIT_SOME_FAILED if failed else EXIT_DONE
+
+
+@commands.command()
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(config_path: str | None, as_json: bool) -> int:
+    """What this machine has, what is missing, and what to do about it."""
+    _, settings = _load(config_path)
+    checks: list[Check] = []
+    marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+    for check in examine(settings, _models_folder(settings)):
+        checks.append(check)
+        if not as_json:
+            click.echo(f"{marks[check.verdict]}  {check.name:<15} {check.text}")
+    if as_json:
+        click.echo(json.dumps([check._asdict() for check in checks], indent=2))
+    return EnvironmentFault.exit_code if any(check.verdict == "bad" for check in checks) else EXIT_DONE
+
+
+def _load(config_path: str | None) -> tuple[str, Config]:
+    path = config_path or os.environ.get(config.ENV_CONFIG) or config.DEFAULT_NAME
+    return path, config.load(path, os.environ)
+
+
+def _lock(settings: Config) -> instance.InstanceLock:
+    config.check_folders(settings.folders)
+    folder = _models_folder(settings)
+    _model(settings, folder)
+    lock = instance.InstanceLock(settings.folders.state)
+    lock.acquire()
+    return lock
+
+
+def _watch(settings: Config, ledger: Ledger, progress: Progress) -> Ended:
+    service = _service(settings, ledger, progress)
+    _on_signals(service)
+    model = settings.engine.model
+    tell("model", "model {model}, runtime {runtime}", model=model, runtime=settings.engine.runtime)
+    if client := sync_client_hint(settings.folders.inbox):
+        warn("synced", "{advice}", advice=sync_warning(client))
+    return service.run()
+
+
+def _reloaded(path: str, old: Config) -> Config:
+    """The config as it is now; the old one, if the new is not usable."""
+    try:
+        new = config.load(path, os.environ)
+        config.check_folders(new.folders)
+        _model(new, _models_folder(new))
+        if new.folders.state != old.folders.state:
+            raise ConfigError("folders.state cannot change while the watcher runs", "start it again")
+    except DropscaleError as error:
+        warn("reload", "the config stays as it was: {problem}", problem=error.message)
+        return old
+    tell("reload", "read {path} again", path=path)
+    return new
+
+
+def _service(settings: Config, ledger: Ledger, progress: Progress) -> Service:
+    folder = _models_folder(settings)
+    return Service(settings, _model(settings, folder), folder, ledger, progress)
+
+
+def _models_folder(settings: Config) -> str:
+    return os.path.expanduser(settings.engine.models_folder) or models.default_folder()
+
+
+def _model(settings: Config, folder: str) -> models.Model:
+    try:
+        known = models.read_manifest(folder)
+        if settings.engine.model not in known:
+            raise ConfigError(
+                f"engine.model: {settings.engine.model!r} is not allowed; expected one of {', '.join(sorted(known))}"
+            )
+        model = models.find(settings.engine.model, folder)
+        models.verify(model, folder)
+    except ModelError as error:
+        raise NoModelError(error.message, "see `dropscale doctor`") from error
+    return model
+
+
+def _on_signals(service: Service) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: service.request_stop())
+    signal.signal(signal.SIGINT, lambda *_: service.request_stop())
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: service.request_reload())
+    if hasattr(signal, "SIGIO"):
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # see filesystem.writer_present
+
+
+def _begin_log(log_format: str, *, verbose: bool) -> Progress:
+    progress: Progress = NoProgress()
+    handler: logging.Handler = logging.StreamHandler()
+    if log_format == "plain" and sys.stderr.isatty():
+        from rich.console import Console  # noqa: PLC0415 - 3 MB that only a terminal needs
+
+        console = Console(stderr=True)
+        progress = BarProgress(console)
+        handler = _ConsoleHandler(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else PlainFormatter())
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    logging.getLogger("watchdog").propagate = False  # what matters of it the observer passes on
+    return progress
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines above a progress bar."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        self._show(self.format(record))
+
+
+def _failed_paths(paths: Sequence[str], failed_folder: str) -> list[str]:
+    """Paths below the failed folder."""
+    if not paths:
+        found = [
+            os.path.relpath(os.path.join(folder, name), failed_folder)
+            for folder, _, names in os.walk(failed_folder)
+            for name in names
+        ]
+        return sorted(p for p in found if not p.endswith(REASON_SUFFIX) and not os.path.basename(p).startswith("."))
+    below = []
+    for path in paths:
+        full = os.path.abspath(path) if os.path.lexists(path) else os.path.join(failed_folder, path)
+        relative = os.path.relpath(os.path.realpath(os.path.dirname(full)), failed_folder)
+        if relative == os.pardir or relative.startswith(os.pardir + os.sep):
+            raise UsageError(
+                f"{display(path)} is not in {failed_folder}", "name failed pictures; see `dropscale status`"
+            )
+        below.append(os.path.normpath(os.path.join(relative, os.path.basename(full).removesuffix(REASON_SUFFIX))))
+    return below
+
+
+def _exit_code(outcome: Outcome) -> int:
+    if outcome.trouble:
+        return EnvironmentFault.exit_code
+    return EXIT_SOME_FAILED if outcome.failed else EXIT_DONE

@@ -1,0 +1,270 @@
+"""One typed `Config`, read from config.yaml and the environment, refused as a whole when anything in it is wrong."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from sr_engine.protocol import Output as WireOutput
+from watcher.errors import ConfigError, EnvironmentFault
+
+ENV_PREFIX = "DROPSCALE_"
+ENV_CONFIG = "DROPSCALE_CONFIG"
+DEFAULT_NAME = "config.yaml"
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+Seconds = Annotated[float, Meta(ge=0, description="a number of seconds, 0 or more")]
+PositiveSeconds = Annotated[float, Meta(gt=0, description="a number of seconds greater than 0")]
+Quality = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
+Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
+Name = Annotated[str, Meta(min_length=1, description="a text that is not empty")]
+
+
+class Folders(msgspec.Struct, frozen=True):
+    """Absolute paths once the config is read; see config.yaml for what each is for."""
+
+    inbox: Name = "inbox"
+    outbox: Name = "outbox"
+    archive: Name = "archive"
+    failed: Name = "failed"
+    state: Name = ".dropscale"
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """How the inbox is watched; see config.yaml."""
+
+    backend: Annotated[Literal["auto", "native", "polling"], Meta(description="one of auto, native, polling")] = "auto"
+    recursive: Annotated[bool, Meta(description="true or false")] = True
+    settle_seconds: PositiveSeconds = 2
+    rescan_seconds: PositiveSeconds = 300
+    poll_seconds: PositiveSeconds = 5
+    incomplete_seconds: Seconds = 30
+    ignore: Annotated[tuple[str, ...], Meta(description="a list of patterns")] = ()
+
+
+class WindowLimits(msgspec.Struct, frozen=True):
+    """When a window closes; see config.yaml."""
+
+    quiet_seconds: Seconds = 5
+    max_seconds: Seconds = 60
+    max_files: Count = 200
+    max_pixels: Count = 400_000_000
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """The engine process; see config.yaml."""
+
+    model: Name = "edsr-lite-x3"
+    models_folder: Annotated[str, Meta(description="a folder, or empty")] = ""
+    runtime: Annotated[Literal["auto", "opencv"], Meta(description="one of auto, opencv")] = "auto"
+    threads: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
+    attempts: Count = 2
+    start_seconds: PositiveSeconds = 120
+    deadline_seconds: PositiveSeconds = 60
+    deadline_seconds_per_megapixel: Seconds = 120
+    grace_seconds: Seconds = 30
+    command: Annotated[tuple[str, ...], Meta(description="a list: the program and its arguments")] = ()
+
+
+class Output(msgspec.Struct, frozen=True):
+    """How results are written; see config.yaml."""
+
+    format: Annotated[
+        Literal["same", "jpeg", "png", "webp", "tiff", "bmp"],
+        Meta(description="one of same, jpeg, png, webp, tiff, bmp"),
+    ] = "same"
+    jpeg_quality: Quality = 95
+    webp_quality: Annotated[int, Meta(ge=1, le=101, description="a whole number from 1 to 101")] = 95
+    png_compression: Annotated[int, Meta(ge=0, le=9, description="a whole number from 0 to 9")] = 1
+
+    def wire(self) -> WireOutput:
+        """The same settings as the engine protocol carries them."""
+        return WireOutput(
+            format=self.format,
+            jpeg_quality=self.jpeg_quality,
+            webp_quality=self.webp_quality,
+            png_compression=self.png_compression,
+        )
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Waiting for the surroundings to recover; see config.yaml."""
+
+    first_seconds: PositiveSeconds = 10
+    max_seconds: PositiveSeconds = 600
+
+    def delay_seconds(self, earlier_waits: int) -> float:
+        """How long to wait after `earlier_waits` waits in a row."""
+        return float(min(self.first_seconds * 2.0 ** min(earlier_waits, 30), self.max_seconds))
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything a user can set."""
+
+    folders: Folders = Folders()
+    watch: Watch = Watch()
+    window: WindowLimits = WindowLimits()
+    engine: Engine = Engine()
+    output: Output = Output()
+    retry: Retry = Retry()
+
+
+def default_text() -> str:
+    """The text of the default config.yaml, with its comments: what `dropscale init` writes."""
+    packaged = os.path.join(_PACKAGE, "data", DEFAULT_NAME)
+    path = packaged if os.path.exists(packaged) else os.path.join(os.path.dirname(_PACKAGE), DEFAULT_NAME)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def load(path: str, environ: Mapping[str, str]) -> Config:
+    """Read `path`, lay the environment's overrides over it and make the folders absolute.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or holds something that is not allowed. The message names the
+            path of every wrong key, its value and what is allowed.
+    """
+    tree = _read_yaml(path)
+    _override(tree, environ)
+    problems: list[str] = []
+    config = _build(Config, tree, "", problems)
+    if problems:
+        raise ConfigError(f"{path}: " + "\n".join(problems), "see the comments in the file, or `dropscale init`")
+    config = msgspec.structs.replace(config, folders=_absolute(config.folders, os.path.dirname(os.path.abspath(path))))
+    _refuse_overlap(config.folders, path)
+    return config
+
+
+def check_folders(folders: Folders) -> None:
+    """Refuse to start on folders that are missing or cannot be written.
+
+    Raises:
+        EnvironmentFault: with the key, the folder and what to do.
+    """
+    for key in ("inbox", "outbox", "archive", "failed"):
+        folder = getattr(folders, key)
+        if not os.path.isdir(folder):
+            raise EnvironmentFault(
+                f"folders.{key}: {folder} is not there",
+                "mount the share if it is on one, or create the folders with `dropscale init`",
+            )
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise EnvironmentFault(
+                f"folders.{key}: {folder} cannot be written by this user",
+                "an existing folder that this user may read and write is needed; change its owner or its mode",
+            )
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            tree = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {path}", "write one with `dropscale init`, or name yours with --config FILE"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds {_shown(tree)}, expected keys such as `folders:` and `window:`")
+    return tree
+
+
+def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for variable in sorted(environ):
+        if not variable.startswith(ENV_PREFIX) or variable == ENV_CONFIG:
+            continue
+        *parents, leaf = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        try:
+            value = yaml.safe_load(environ[variable])
+        except yaml.YAMLError as error:
+            raise ConfigError(f"environment variable {variable}={environ[variable]!r} is not YAML") from error
+        branch: Any = tree
+        for key in parents:
+            branch = branch.setdefault(key, {}) if isinstance(branch, dict) else None
+            if branch is None:
+                break
+        if not isinstance(branch, dict):
+            raise ConfigError(f"environment variable {variable}: {'.'.join(parents)} is not a section")
+        branch[leaf] = value
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _build(kind: type[T], tree: Any, path: str, problems: list[str]) -> T:
+    """Convert one section key by key: so that each problem is told with its own path, and all of them at once."""
+    if tree is None:
+        return kind()
+    if not isinstance(tree, dict):
+        problems.append(f"{path}: {_shown(tree)} is not allowed; expected a section with keys")
+        return kind()
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            problems.append(f"{where}: unknown key{_suggestion(str(key), list(fields))}")
+            continue
+        wanted = fields[key].type
+        if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+            values[key] = _build(wanted, value, where, problems)
+            continue
+        try:
+            values[key] = msgspec.convert(value, wanted)
+        except msgspec.ValidationError:
+            problems.append(f"{where}: {_shown(value)} is not allowed; expected {_allowed(wanted)}")
+    return kind(**values)
+
+
+def _allowed(wanted: Any) -> str:
+    info = msgspec.inspect.type_info(wanted)
+    described = getattr(info, "extra_json_schema", None) or {}
+    return str(described.get("description", wanted))
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; allowed are {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _absolute(folders: Folders, base: str) -> Folders:
+    # realpath, so that the inbox's mount and the overlap check see where a link leads
+    return Folders(
+        **{
+            key: os.path.realpath(os.path.join(base, os.path.expanduser(value)))
+            for key, value in msgspec.structs.asdict(folders).items()
+        }
+    )
+
+
+def _refuse_overlap(folders: Folders, path: str) -> None:
+    items = list(msgspec.structs.asdict(folders).items())
+    for key, folder in items:
+        for other_key, other in items:
+            if key != other_key and _contains(other, folder):
+                same = os.path.normcase(folder) == os.path.normcase(other)
+                relation = "is the same folder as" if same else "lies inside"
+                raise ConfigError(
+                    f"{path}: folders.{key}: {folder} {relation} folders.{other_key}: {other}",
+                    "five separate folders are needed: results must not be taken for new pictures",
+                )
+
+
+def _contains(outer: str, inner: str) -> bool:
+    outer, inner = os.path.normcase(outer), os.path.normcase(inner)
+    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)

@@ -1,0 +1,343 @@
+"""Publish results, archive and quarantine originals: the only module that moves or removes a user's file.
+
+Every move is announced in the ledger first and can be carried on from what the folders hold (`Delivery.resume`).
+Three things are never done: overwriting, removing a name that may meanwhile belong to another file, and trusting a
+file to be the one that was read without looking again after it was moved out of everybody's reach.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from typing import NamedTuple
+
+from watcher import __version__
+from watcher.config import Folders
+from watcher.filesystem import (
+    candidate_names,
+    copy_file,
+    digest,
+    display,
+    fsync_folder,
+    hidden_name,
+    holds,
+    longest_name,
+    look_at,
+    make_folders,
+    publish,
+    rename_noreplace,
+    write_file,
+)
+from watcher.ledger import Ledger, Picture, State
+from watcher.originals import OriginalChanged, Originals
+
+STAGING = ".dropscale-staging"
+REASON_SUFFIX = ".reason.txt"
+
+
+class Staged(NamedTuple):
+    """A whole result in the staging folder."""
+
+    path: str
+    sha256: str
+    size: int
+
+    @property
+    def extension(self) -> str:
+        """Of the kind that was written."""
+        return _canonical_extension(self.path)
+
+
+class Delivery:
+    """Moves the files of one set of folders, as the ledger says."""
+
+    def __init__(self, folders: Folders, ledger: Ledger) -> None:
+        self._folders = folders
+        self._ledger = ledger
+        self._originals = Originals(folders.inbox)
+
+    # Staging
+
+    def open_staging(self, batch: int) -> str:
+        """The hidden folder, on the outbox's file system, in which the engine stages the results of a batch.
+
+        Raises:
+            OSError: the outbox is gone or full.
+        """
+        return make_folders(self._folders.outbox, os.path.join(STAGING, str(batch)))
+
+    def close_staging(self, batch: int) -> None:
+        """Remove what a batch left, unless a result in it still has to be published."""
+        if not any(row.batch == batch and row.state is State.PUBLISHING for row in self._ledger.open_rows()):
+            shutil.rmtree(os.path.join(self._folders.outbox, STAGING, str(batch)), ignore_errors=True)
+
+    def sweep_staging(self) -> None:
+        """Remove what killed batches left; only while no batch runs."""
+        root = os.path.join(self._folders.outbox, STAGING)
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(root):
+                self.close_staging(int(name)) if name.isdigit() else None
+
+    def stage_copy(self, picture: Picture, source: str, sha256: str) -> Staged | None:
+        """Stage a copy of an earlier result; None when it is no longer the file that was delivered.
+
+        Raises:
+            OSError: the outbox is gone or full.
+        """
+        target = os.path.join(self.open_staging(picture.batch or 0), f"{picture.id}{_canonical_extension(source)}")
+        try:
+            copied = copy_file(source, target)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.EACCES}:
+                return None
+            raise
+        if copied != sha256:
+            os.unlink(target)
+            return None
+        return Staged(target, sha256, os.path.getsize(target))
+
+    # The three ends of a picture
+
+    def deliver(self, picture: Picture, staged: Staged, *, reused: bool = False) -> str:
+        """Publish a result, then archive its original.
+
+        Returns:
+            The result's path below the outbox.
+
+        Raises:
+            OriginalChanged: the original is another file by now, or gone; the result was dropped.
+            OSError: a folder is gone or full; `resume` carries on.
+        """
+        if not self._originals.is_unchanged(picture):
+            os.unlink(staged.path)
+            self.withdraw(picture)
+            raise OriginalChanged(picture.path)
+        result = self._publish(picture, staged, reused=reused)
+        self._archive(picture)
+        return result
+
+    def quarantine(self, picture: Picture, reason: str) -> str:
+        """Move a picture to `failed`, with its reason beside it.
+
+        Returns:
+            Its path below `failed`.
+
+        Raises:
+            OriginalChanged: the original is another file by now, or gone.
+            OSError: a folder is gone or full; `resume` carries on.
+        """
+
+        def intend(target: str) -> None:
+            self._ledger.intend_quarantine(picture.id, target, reason)
+            self._write_reason(picture, target, reason)
+
+        try:
+            if not self._originals.is_unchanged(picture):
+                raise OriginalChanged(picture.path)
+            moved = self._originals.move(picture, self._folders.failed, intend, beside=REASON_SUFFIX)
+        except OriginalChanged:
+            self.withdraw(picture)
+            raise
+        self._ledger.finish(picture.id, State.FAILED, reason)
+        return moved
+
+    def resume(self, picture: Picture) -> State:
+        """Carry a row forward from what the folders really hold, after a kill or a failure of the surroundings.
+
+        Returns:
+            The state that the row has now.
+
+        Raises:
+            OSError: a folder is gone or full, still.
+        """
+        try:
+            if picture.state is State.PUBLISHING and not self._resume_publishing(picture):
+                self._ledger.finish(picture.id, State.WITHDRAWN, "the result was lost before it was delivered")
+            elif picture.state is State.QUARANTINING:
+                self._resume_quarantining(picture)
+            elif picture.state in {State.PUBLISHING, State.ARCHIVING}:
+                self._resume_archiving(self._ledger.picture(picture.id))
+        except OriginalChanged:
+            self.withdraw(picture)
+        return self._ledger.picture(picture.id).state
+
+    def put_back(self, failed: str) -> str:
+        """Move a picture from `failed` back to where it was dropped.
+
+        Args:
+            failed: its path below `failed`.
+
+        Returns:
+            Its path below the inbox.
+
+        Raises:
+            OSError: it is not there, or a folder is gone or full.
+        """
+        source = os.path.join(self._folders.failed, failed)
+        content = digest(source)
+        row = self._ledger.reopen_failed(failed)
+        subfolder, name = os.path.split(row.path if row else failed)
+        folder = make_folders(self._folders.inbox, subfolder)
+        for candidate in candidate_names(name, content.sha256[:8], longest_name(folder)):
+            target = os.path.join(folder, candidate)
+            try:
+                rename_noreplace(source, target)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno not in {errno.EXDEV, errno.ENOTSUP}:
+                    raise
+                hidden = hidden_name(target, 0, content.sha256)
+                copy_file(source, hidden)
+                try:
+                    publish(hidden, target)
+                except FileExistsError:
+                    os.unlink(hidden)
+                    continue
+                os.unlink(source)
+            break
+        fsync_folder(folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(source + REASON_SUFFIX)
+        return os.path.join(subfolder, candidate)
+
+    # Publishing
+
+    def _publish(self, picture: Picture, staged: Staged, *, reused: bool) -> str:
+        subfolder, name = os.path.split(picture.path)
+        if _canonical_extension(name) != staged.extension:
+            name = os.path.splitext(name)[0] + staged.extension
+        folder = make_folders(self._folders.outbox, subfolder)
+        for candidate in candidate_names(name, picture.sha256[:8], longest_name(folder)):
+            relative = os.path.join(subfolder, candidate)
+            target = os.path.join(folder, candidate)
+            # The same picture dropped again under the same name: its result is already there.
+            present = os.path.lexists(target)
+            if present and not holds(target, staged.sha256):
+                continue
+            self._ledger.intend_publish(
+                picture.id, staged.path, relative, staged.sha256, staged.size, reused=reused or present
+            )
+            if present:
+                os.unlink(staged.path)
+                return relative
+            try:
+                self._publish_file(staged.path, target, picture)
+            except FileExistsError:
+                continue
+            return relative
+        raise AssertionError("candidate_names never ends")
+
+    def _publish_file(self, staged: str, target: str, picture: Picture) -> None:
+        try:
+            publish(staged, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # a subfolder of the outbox is a mount of its own
+            hidden = hidden_name(target, picture.id, picture.sha256)
+            copy_file(staged, hidden)
+            try:
+                publish(hidden, target)
+            except FileExistsError:
+                os.unlink(hidden)
+                raise
+            os.unlink(staged)
+
+    def _resume_publishing(self, picture: Picture) -> bool:
+        """Whether the result is published now; False when it is lost and must be made again."""
+        staged, sha256 = picture.staged_path or "", picture.result_sha256 or ""
+        target = os.path.join(self._folders.outbox, picture.result_path or "")
+        if holds(target, sha256):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(staged)
+            return True
+        if holds(staged, sha256):
+            if not self._originals.is_unchanged(picture):
+                raise OriginalChanged(picture.path)
+            there = look_at(target)
+            if there is not None and there.size == 0:
+                os.replace(staged, target)  # the placeholder of a file system without links: see filesystem.publish
+                fsync_folder(os.path.dirname(target))
+            else:
+                size = picture.result_bytes or 0
+                self._publish(picture, Staged(staged, sha256, size), reused=picture.reused)
+            return True
+        # The staged file leaves its folder by the rename only: it was published, and somebody took the result.
+        return os.path.isdir(os.path.dirname(staged))
+
+    # Moving originals
+
+    def _archive(self, picture: Picture) -> None:
+        def intend(target: str) -> None:
+            self._ledger.intend_archive(picture.id, target)
+
+        with contextlib.suppress(OriginalChanged):  # replaced since its result was published: a new picture
+            self._originals.move(picture, self._folders.archive, intend)
+        self._ledger.finish(picture.id, State.DONE)
+
+    def _resume_archiving(self, picture: Picture) -> None:
+        if picture.state is State.PUBLISHING or not self._originals.resume(picture, self._folders.archive):
+            self._archive(picture)
+        else:
+            self._ledger.finish(picture.id, State.DONE)
+
+    def _resume_quarantining(self, picture: Picture) -> None:
+        if self._originals.resume(picture, self._folders.failed):
+            self._write_reason(picture, picture.moved_path or "", picture.reason)
+            self._ledger.finish(picture.id, State.FAILED, picture.reason)
+            return
+        reason_file = os.path.join(self._folders.failed, (picture.moved_path or "") + REASON_SUFFIX)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(reason_file)  # ours: written after the intent, before the move that did not happen
+        self.quarantine(picture, picture.reason)
+
+    # Helpers
+
+    def withdraw(self, picture: Picture) -> None:
+        """Close the row of a picture whose original changed or left the inbox, and remove what we made of it.
+
+        Raises:
+            OSError: the folders do not answer.
+        """
+        row = self._ledger.picture(picture.id)
+        if row.state is State.ARCHIVING:
+            self._ledger.finish(row.id, State.DONE, "the original left the inbox by another hand")
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if row.staged_path:
+                os.unlink(row.staged_path)
+        with contextlib.suppress(FileNotFoundError):
+            if row.state is State.QUARANTINING and row.moved_path:
+                os.unlink(os.path.join(self._folders.failed, row.moved_path + REASON_SUFFIX))
+        self._ledger.finish(row.id, State.WITHDRAWN, "the original changed or left the inbox")
+
+    def _write_reason(self, picture: Picture, target: str, reason: str) -> None:
+        path = os.path.join(self._folders.failed, target + REASON_SUFFIX)
+        if os.path.lexists(path):
+            return
+        hidden = hidden_name(path, picture.id, picture.sha256)
+        write_file(hidden, _reason_text(picture, reason))
+        publish(hidden, path)
+
+
+# Other spellings of an extension: a result keeps the one of its original.
+_SPELLINGS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tiff", ".dib": ".bmp"}
+
+
+def _canonical_extension(path: str) -> str:
+    extension = os.path.splitext(path)[1].lower()
+    return _SPELLINGS.get(extension, extension)
+
+
+def _reason_text(picture: Picture, reason: str) -> str:
+    return (
+        f"{display(picture.path)} could not be enlarged.\n\n"
+        f"Why:     {reason}\n"
+        f"When:    {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n"
+        f"SHA-256: {picture.sha256}\n"
+        f"By:      dropscale {__version__}\n\n"
+        "What to do: drop a repaired picture into the inbox, or, when the cause is gone, put this one back with\n"
+        "`dropscale retry`. The picture beside this note is untouched.\n"
+    )

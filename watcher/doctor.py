@@ -1,0 +1,150 @@
+"""`dropscale doctor`: what this machine has, what is missing, and what to do about it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from sr_engine import models
+from sr_engine.errors import ModelError
+from watcher import __version__, instance
+from watcher.config import Config
+from watcher.engine import EngineProcess, EngineTrouble
+from watcher.filesystem import display
+from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint
+
+_PACKAGES = ("watchdog", "numpy", "PyYAML", "msgspec", "click", "rich", "filelock")
+_OPENCV = ("opencv-contrib-python-headless", "opencv-contrib-python")
+_INOTIFY = "/proc/sys/fs/inotify"
+
+
+class Check(NamedTuple):
+    """One line of the doctor's report."""
+
+    name: str
+    verdict: Literal["ok", "note", "bad"]
+    text: str
+
+
+def examine(config: Config, models_folder: str) -> Iterator[Check]:
+    """Look at everything that a watcher needs; the slow ones come last."""
+    yield Check("dropscale", "ok", f"{__version__} on Python {platform.python_version()}, {platform.platform()}")
+    yield _packages()
+    yield Check("sqlite", "ok", sqlite3.sqlite_version)
+    for key in ("inbox", "outbox", "archive", "failed"):
+        yield from _folder(key, getattr(config.folders, key))
+    yield from _watching(config)
+    yield from _inotify()
+    yield _state(config)
+    yield _model(config, models_folder)
+    yield from _engine(config, models_folder)
+
+
+def _packages() -> Check:
+    versions = []
+    for name in _PACKAGES:
+        versions.append(f"{name} {importlib.metadata.version(name)}")
+    for name in _OPENCV:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return Check("packages", "ok", ", ".join(versions))
+
+
+def _folder(key: str, folder: str) -> Iterator[Check]:
+    name = f"folders.{key}"
+    if not os.path.isdir(folder):
+        yield Check(name, "bad", f"{display(folder)} is not there: mount its share, or run `dropscale init`")
+        return
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        yield Check(name, "bad", f"{display(folder)} cannot be written by this user: change its owner or its mode")
+        return
+    usage = shutil.disk_usage(folder)
+    free = usage.free / 1e9
+    scarce = free < 1 or usage.free < usage.total * 0.01
+    yield Check(name, "note" if scarce else "ok", f"{display(folder)}, {free:.1f} GB free")
+
+
+def _watching(config: Config) -> Iterator[Check]:
+    inbox = config.folders.inbox
+    if not os.path.isdir(inbox):
+        return
+    mounts = read_mounts()
+    folders = [inbox] + ([mount.point for mount in mounts_below(inbox, mounts)] if config.watch.recursive else [])
+    for folder in folders:
+        text = f"{display(folder)}: {how_to_watch(folder, mounts).why}"
+        if config.watch.backend != "auto":
+            text += f" (overridden: watch.backend is {config.watch.backend})"
+        yield Check("watching", "ok", text)
+    if client := sync_client_hint(inbox):
+        yield Check("sync", "note", sync_warning(client))
+
+
+def sync_warning(client: str) -> str:
+    """What a person should know whose inbox is synced."""
+    return (
+        f"the inbox seems to be synced by {client}: when an original moves to the archive, {client} deletes it from "
+        "the inbox on every other device, too"
+    )
+
+
+def _inotify() -> Iterator[Check]:
+    limits = {}
+    for name in ("max_user_watches", "max_user_instances", "max_queued_events"):
+        try:
+            with open(os.path.join(_INOTIFY, name), encoding="ascii") as file:
+                limits[name] = int(file.read())
+        except (OSError, ValueError):
+            return
+    low = limits["max_user_watches"] < 8192
+    text = ", ".join(f"{name} {value}" for name, value in limits.items())
+    advice = "; each subfolder of the inbox takes a watch: raise fs.inotify.max_user_watches" if low else ""
+    yield Check("inotify", "note" if low else "ok", text + advice)
+
+
+def _state(config: Config) -> Check:
+    folder = config.folders.state
+    watching = how_to_watch(folder, read_mounts())
+    if watching.polling:
+        return Check(
+            "state", "bad", f"{display(folder)} is on a network file system ({watching.why}): use a local disk"
+        )
+    if instance.is_running(folder):
+        return Check("state", "ok", f"{display(folder)}, held by {instance.describe_holder(folder)}")
+    return Check("state", "ok", f"{display(folder)}, no watcher is running")
+
+
+def _model(config: Config, models_folder: str) -> Check:
+    try:
+        model = models.find(config.engine.model, models_folder)
+        models.verify(model, models_folder)
+    except ModelError as error:
+        return Check("model", "bad", error.message)
+    return Check("model", "ok", f"{config.engine.model}: x{model.scale}, {model.licence}, sha256 as in the manifest")
+
+
+def _engine(config: Config, models_folder: str) -> Iterator[Check]:
+    """Start a real engine: an import that works here may still miss a library there."""
+    try:
+        engine = EngineProcess(config.engine, models_folder)
+    except OSError as error:
+        yield Check("engine", "bad", f"cannot be started: {error}; see engine.command")
+        return
+    problem = ""
+    try:
+        for event in engine.upscale([], lambda: None):
+            problem = problem or getattr(event, "message", "")
+    except EngineTrouble as trouble:
+        problem = problem or f"{trouble.message} {trouble.stderr[-300:]}"
+    finally:
+        engine.close()
+    if problem or engine.ready is None:
+        yield Check("engine", "bad", problem or "it was never ready")
+    else:
+        ready = engine.ready
+        text = f"{ready.runtime} on {ready.device}, {ready.precision}; ready {ready.load_seconds:.2f} s after its start"
+        yield Check("engine", "ok", text)

@@ -1,0 +1,229 @@
+"""One engine process: start it, feed it, time it, stop it, and tell how it ended.
+
+The engine has its own session, so that Ctrl-C in a terminal reaches the watcher only, which then decides. Its stdin
+stays open until it said `bye`: when the watcher dies, the engine sees it close and exits.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from sr_engine import protocol
+from watcher import config
+from watcher.journal import logger
+
+_EXIT_SECONDS = 10.0  # from `bye` to the end of the process
+_POLL_SECONDS = 0.5  # how often a stop is noticed while the engine is silent
+_STDERR_LINES = 30
+
+# Ends that come from outside: an administrator, a shutdown, the kernel's out-of-memory killer.
+_OUTSIDE_SIGNALS = {
+    getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
+}
+
+
+class EngineTrouble(Exception):
+    """The engine ended before it had answered everything.
+
+    Attributes:
+        in_work: ids of the pictures that were started and not finished.
+        blames: whether this kind of end counts against the picture in work.
+        stderr: the last lines that the engine wrote there.
+    """
+
+    def __init__(self, message: str, in_work: set[int], *, blames: bool, stderr: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.in_work = in_work
+        self.blames = blames
+        self.stderr = stderr
+
+
+class EngineStopped(Exception):
+    """The watcher was asked to stop; what the engine had not finished is left."""
+
+
+class EngineProcess:
+    """A child process that speaks the engine protocol."""
+
+    def __init__(self, settings: config.Engine, models_folder: str) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: the program cannot be started.
+        """
+        # -P: a folder called numpy in the user's current folder must not become part of the engine
+        command = list(settings.command) or [sys.executable, "-P", "-m", "sr_engine"]
+        command += ["--model", settings.model, "--models-folder", models_folder, "--runtime", settings.runtime]
+        command += ["--threads", str(settings.threads)] if settings.threads else []
+        self._settings = settings
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self.ready: protocol.Ready | None = None
+        self.ready_at: float | None = None  # Unix time
+        self.done = self.failed = self.peak_memory_bytes = 0
+        self._events: queue.SimpleQueue[protocol.AnyEvent | protocol.ProtocolError | None] = queue.SimpleQueue()
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._readers = [self._thread(self._read_events), self._thread(self._read_stderr)]
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    def upscale(
+        self, requests: Sequence[protocol.Upscale], stopping: Callable[[], float | None]
+    ) -> Iterator[protocol.AnyEvent]:
+        """Send all requests and yield what the engine tells, up to `bye`.
+
+        Args:
+            requests: the pictures.
+            stopping: None, or the monotonic time by which the picture in work has to be finished.
+
+        Raises:
+            EngineTrouble: it died, hung or talked nonsense.
+            EngineStopped: `stopping` said so.
+        """
+        self._thread(lambda: self._send(requests))
+        last_word = time.monotonic()
+        deadlines: dict[int, float] = {}
+        unanswered = len(requests)
+        while True:
+            self._check_stop(stopping(), deadlines)
+            patience = self._settings.deadline_seconds if self.ready else self._settings.start_seconds
+            limit = min(deadlines.values(), default=last_word + patience)
+            try:
+                event = self._events.get(timeout=min(max(limit - time.monotonic(), 0), _POLL_SECONDS))
+            except queue.Empty:
+                # only now: the caller may have been away for long, with the answers waiting here
+                if time.monotonic() >= limit:
+                    raise self._hung(deadlines) from None
+                continue
+            last_word = time.monotonic()
+            if event is None:
+                raise self._ended(deadlines)
+            if isinstance(event, protocol.ProtocolError):
+                raise self._trouble(f"the engine talked nonsense: {event}", deadlines)
+            if isinstance(event, protocol.Ready):
+                self.ready, self.ready_at = event, time.time()
+            elif isinstance(event, protocol.Started):
+                if stopping() is None:  # a picture begun after the stop is not waited for
+                    deadlines[event.id] = last_word + self._allowed_seconds(event)
+            elif isinstance(event, protocol.Done | protocol.Failed) and event.id is not None:
+                deadlines.pop(event.id, None)
+                unanswered -= 1
+                self._count(event)
+            yield event
+            if isinstance(event, protocol.Bye):
+                if unanswered:
+                    raise self._trouble(f"the engine left {unanswered} pictures unanswered", deadlines)
+                return
+
+    def close(self) -> None:
+        """Let the process go: wait for its exit, kill it if it does not come. Afterwards it is reaped."""
+        process = self._process
+        with contextlib.suppress(OSError):
+            if process.stdin:
+                process.stdin.close()
+        try:
+            process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        for reader, pipe in zip(self._readers, (process.stdout, process.stderr), strict=True):
+            reader.join(timeout=1.0)
+            if pipe and not reader.is_alive():
+                pipe.close()
+
+    def kill(self) -> None:
+        """End the process, and whatever it started, at once."""
+        if self._process.poll() is None:
+            if hasattr(os, "killpg"):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+        self._process.wait()
+
+    def _check_stop(self, grace_until: float | None, in_work: dict[int, float]) -> None:
+        if grace_until is not None and (not in_work or time.monotonic() >= grace_until):
+            self.kill()
+            raise EngineStopped
+
+    def _count(self, event: protocol.Done | protocol.Failed) -> None:
+        if isinstance(event, protocol.Done):
+            self.done += 1
+            self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
+        else:
+            self.failed += 1
+
+    def _allowed_seconds(self, started: protocol.Started) -> float:
+        megapixels = started.width * started.height / 1e6
+        return self._settings.deadline_seconds + self._settings.deadline_seconds_per_megapixel * megapixels
+
+    def _hung(self, deadlines: dict[int, float]) -> EngineTrouble:
+        now = time.monotonic()
+        late = {picture: until for picture, until in deadlines.items() if until <= now}
+        if self.ready is None:
+            return self._trouble(f"the engine was not ready after {self._settings.start_seconds:g} s", {})
+        return self._trouble("a picture was not done in its time" if late else "the engine fell silent", late)
+
+    def _ended(self, deadlines: dict[int, float]) -> EngineTrouble:
+        code = self._process.wait()
+        if code >= 0:
+            return self._trouble(f"the engine exited with code {code}", deadlines)
+        names = {member.value: member.name for member in signal.Signals}
+        message = f"the engine was ended by {names.get(-code, f'signal {-code}')}"
+        return self._trouble(message, deadlines, blames=-code not in _OUTSIDE_SIGNALS)
+
+    def _trouble(self, message: str, in_work: dict[int, float], *, blames: bool = True) -> EngineTrouble:
+        self.kill()
+        self._readers[1].join(timeout=1.0)  # its last words are the reason
+        return EngineTrouble(message, set(in_work), blames=blames, stderr="\n".join(self._stderr))
+
+    def _thread(self, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, daemon=True)
+        thread.start()
+        return thread
+
+    def _send(self, requests: Sequence[protocol.Upscale]) -> None:
+        # A thread, because the pipe holds 64 KiB and the engine may be busy for minutes.
+        stdin = self._process.stdin
+        with contextlib.suppress(OSError, ValueError):  # the engine died, or was closed: its end tells
+            assert stdin is not None
+            for request in requests:
+                stdin.write(protocol.encode(request))
+            stdin.write(protocol.encode(protocol.End()))
+            stdin.flush()
+
+    def _read_events(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        try:
+            for line in stdout:
+                self._events.put(protocol.decode_event(line))
+        except protocol.ProtocolError as error:
+            self._events.put(error)
+        except (OSError, ValueError):
+            pass
+        self._events.put(None)
+
+    def _read_stderr(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with contextlib.suppress(OSError, ValueError):
+            for line in stderr:
+                text = line.decode("utf-8", "backslashreplace").rstrip()
+                self._stderr.append(text)
+                logger.debug("engine: %s", text)

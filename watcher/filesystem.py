@@ -1,0 +1,332 @@
+"""Primitives over files that make no decisions: identity, hash, durable copies, renames that cannot overwrite.
+
+File names are bytes on POSIX; here they travel as `str` with surrogate escapes (os.fsdecode), which loses nothing.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import io
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_CHUNK_BYTES = 1 << 20
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+# A folder cannot be opened (Windows), or the file system has no fsync for folders (some FUSE and SMB servers).
+_NO_FOLDER_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EISDIR}
+_NO_SUCH_RENAME = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+class Identity(NamedTuple):
+    """What tells one state of a file from another without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Identity":
+        """From the result of a stat call."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def same_after_rename(self, other: "Identity") -> bool:
+        """Whether both are one untouched file, of which one was renamed: that alone changes ctime."""
+        return self[:4] == other[:4]
+
+
+class Digest(NamedTuple):
+    """A file's content and the identity that it had while it was read."""
+
+    sha256: str
+    identity: Identity
+
+
+def look_at(path: str) -> Identity | None:
+    """Identity of the regular file `path`; None when there is none (absent, a folder, a link, a pipe).
+
+    Raises:
+        OSError: the file system does not answer.
+    """
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def open_regular(path: str) -> io.FileIO:
+    """Open a regular file for reading, following no link and waiting for no pipe.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, _READ_FLAGS)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return io.FileIO(descriptor, "rb")
+
+
+def digest(path: str) -> Digest:
+    """SHA-256 of a regular file.
+
+    Raises:
+        OSError: it cannot be read; errno EAGAIN when it changed meanwhile.
+    """
+    with open_regular(path) as file:
+        before = Identity.of(os.fstat(file.fileno()))
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        after = Identity.of(os.fstat(file.fileno()))
+    if before != after:
+        raise OSError(errno.EAGAIN, "changed while it was read", path)
+    return Digest(sha256, after)
+
+
+def holds(path: str, sha256: str) -> bool:
+    """Whether `path` is a regular file with exactly this content.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    try:
+        return digest(path).sha256 == sha256
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ELOOP, errno.EISDIR, errno.EAGAIN}:
+            return False
+        raise
+
+
+def writer_present(path: str) -> bool | None:
+    """Whether some process has the file open for writing; None where the system cannot tell.
+
+    Linux grants a read lease only on a file that no one has open for writing; network file systems and files of
+    other owners do not support it. The caller must ignore SIGIO: it is what the kernel sends when somebody opens
+    the file during the microseconds that the lease is held, and its default is to end the process.
+    """
+    if fcntl is None or not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    try:
+        with open_regular(path) as file:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    return False
+
+
+def fsync_folder(path: str) -> None:
+    """Make the names in a folder durable, where the system can.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in _NO_FOLDER_FSYNC:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FSYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folders(root: str, relative: str) -> str:
+    """Create `root/relative`, each new level durable; `root` itself must exist, it may be a missing share.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: `root` is missing, or a level cannot be created.
+    """
+    folder = root
+    if not relative and not os.path.isdir(root):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+    for part in [part for part in relative.split(os.sep) if part]:
+        parent, folder = folder, os.path.join(folder, part)
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            continue
+        fsync_folder(parent)
+    return folder
+
+
+def rename_noreplace(source: str, target: str) -> None:
+    """Rename in one step, failing if `target` exists.
+
+    Raises:
+        FileExistsError: `target` exists.
+        OSError: errno EXDEV when the two are on different file systems; ENOTSUP where this file system cannot
+            rename without the danger of overwriting.
+    """
+    if os.name == "nt":
+        os.rename(source, target)  # Windows never overwrites here
+        return
+    rename = _exclusive_rename()
+    if rename is None:
+        raise OSError(errno.ENOTSUP, "no exclusive rename", target)
+    if rename(os.fsencode(source), os.fsencode(target)) != 0:
+        code = ctypes.get_errno()
+        if code in _NO_SUCH_RENAME:
+            code = errno.ENOTSUP
+        raise OSError(code, os.strerror(code), source, None, target)
+
+
+def publish(hidden: str, target: str) -> None:
+    """Give `hidden`, a file of ours, its final name on the same file system, never overwriting.
+
+    Raises:
+        FileExistsError: `target` exists.
+        OSError: errno EXDEV, or the file system failed.
+    """
+    try:
+        rename_noreplace(hidden, target)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        _publish_by_link(hidden, target)
+    fsync_folder(os.path.dirname(target))
+
+
+def copy_file(source: str, target: str) -> str:
+    """Copy content, mode and times to `target`, replacing an unfinished copy of ours, and sync it to the disk.
+
+    Returns:
+        SHA-256 of what was copied.
+
+    Raises:
+        OSError: reading or writing failed; nothing is left at `target`.
+    """
+    hasher = hashlib.sha256()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    with open_regular(source) as reader:
+        status = os.fstat(reader.fileno())
+        try:
+            with open(target, "xb", buffering=0) as writer:
+                while chunk := reader.read(_CHUNK_BYTES):
+                    hasher.update(chunk)
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[writer.write(view) :]
+                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+                with contextlib.suppress(OSError):  # a share may not have modes
+                    os.chmod(target, stat.S_IMODE(status.st_mode))
+                os.fsync(writer.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(target)
+            raise
+    return hasher.hexdigest()
+
+
+def write_file(path: str, text: str) -> None:
+    """Write a small text file and sync it, replacing an unfinished one of ours.
+
+    Raises:
+        OSError: writing failed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def candidate_names(name: str, tag: str, longest: int = 255) -> Iterator[str]:
+    """`name`, then `stem~tag.ext`, `stem~tag-2.ext`, ...: what to try when a name is taken.
+
+    Args:
+        name: a file name.
+        tag: tells this file from others of its name: the first digits of its hash.
+        longest: what the file system allows, in bytes; the stem is cut where the whole would be longer.
+    """
+    stem, extension = os.path.splitext(name)
+    yield _fitted(stem, extension, longest)
+    yield _fitted(stem, f"~{tag}{extension}", longest)
+    number = 2
+    while True:
+        yield _fitted(stem, f"~{tag}-{number}{extension}", longest)
+        number += 1
+
+
+def hidden_name(path: str, owner: int, sha256: str) -> str:
+    """A name of ours beside `path`: found again after a kill, and left alone by sync clients as unfinished."""
+    return os.path.join(os.path.dirname(path), f".dropscale-{owner}-{sha256[:16]}.part")
+
+
+def longest_name(folder: str) -> int:
+    """How many bytes a file name in `folder` may have (255 nearly everywhere, 143 on eCryptfs)."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        return 255
+
+
+def display(path: str) -> str:
+    """A path as a person can read it, on one line: bytes that are not UTF-8 and control characters escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _fitted(stem: str, ending: str, longest: int) -> str:
+    room = longest - len(os.fsencode(ending))
+    cut = os.fsencode(stem)[: max(room, 1)]
+    while cut and len(cut) < len(os.fsencode(stem)):
+        try:
+            cut.decode("utf-8")
+            break
+        except UnicodeDecodeError as error:
+            # drop the character that was cut in two, but keep names that never were UTF-8
+            cut = cut[: error.start] if error.reason == "unexpected end of data" else cut
+            break
+    return os.fsdecode(cut) + ending
+
+
+def _publish_by_link(hidden: str, target: str) -> None:
+    try:
+        os.link(hidden, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}:
+            raise
+        # No links either (FAT, some FUSE and SMB servers): reserve the name, then rename over our own placeholder.
+        # A crash between the two leaves an empty file, which recovery replaces: see delivery.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        os.replace(hidden, target)
+    else:
+        os.unlink(hidden)
+
+
+def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
+    """renameat2(RENAME_NOREPLACE) on Linux, renamex_np(RENAME_EXCL) on macOS: os has no binding for either."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "linux" and hasattr(library, "renameat2"):
+        at_cwd, noreplace = -100, 1  # AT_FDCWD in fcntl.h, RENAME_NOREPLACE in linux/fs.h
+        return lambda source, target: library.renameat2(at_cwd, source, at_cwd, target, noreplace)
+    if sys.platform == "darwin" and hasattr(library, "renamex_np"):
+        exclusive = 4  # RENAME_EXCL in sys/stdio.h
+        return lambda source, target: library.renamex_np(source, target, exclusive)
+    return None

@@ -1,0 +1,103 @@
+"""One watcher for a state folder: a lock of the kernel, which no crash can leave behind."""
+
+import os
+import socket
+import time
+
+from filelock import FileLock, Timeout
+
+from watcher.errors import AlreadyRunning, EnvironmentFault
+from watcher.ledger import FILE_NAME as LEDGER_NAME
+from watcher.ledger import Ledger
+from watcher.mounts import how_to_watch, read_mounts
+
+LOCK_NAME = "watcher.lock"
+_PATIENCE_SECONDS = 1.0  # `status` holds the lock for an instant to see whether it is free
+
+
+class InstanceLock:
+    """Held by the watcher as long as it lives."""
+
+    def __init__(self, state_folder: str) -> None:
+        """Prepare the lock; creates the state folder.
+
+        Raises:
+            EnvironmentFault: the state folder cannot be created, or lies on a network file system.
+        """
+        self._state_folder = state_folder
+        prepare_state_folder(state_folder)
+        self._lock = FileLock(os.path.join(state_folder, LOCK_NAME))
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            AlreadyRunning: another watcher holds it; the message says which.
+        """
+        try:
+            self._lock.acquire(timeout=_PATIENCE_SECONDS)
+        except Timeout:
+            raise AlreadyRunning(f"another watcher is at work: {describe_holder(self._state_folder)}") from None
+
+    def release(self) -> None:
+        """Let it go."""
+        self._lock.release()
+
+
+def prepare_state_folder(folder: str) -> None:
+    """Create the state folder where that is safe.
+
+    Raises:
+        EnvironmentFault: it cannot be created, or lies on a network file system.
+    """
+    watching = how_to_watch(folder, read_mounts())
+    if watching.polling:
+        raise EnvironmentFault(
+            f"folders.state: {folder} lies on a network file system ({watching.why.split(':')[0]}), where the locks of "
+            "the ledger (SQLite) do not hold",
+            "set folders.state to a folder on a local disk, for example /var/lib/dropscale",
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"folders.state: {folder} cannot be created ({error.strerror})", "set folders.state to a folder of yours"
+        ) from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise EnvironmentFault(
+            f"folders.state: {folder} cannot be written by this user", "change its owner, or set folders.state"
+        )
+
+
+def is_running(state_folder: str) -> bool:
+    """Whether some watcher holds the lock."""
+    path = os.path.join(state_folder, LOCK_NAME)
+    if not os.path.exists(path):
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def introduce(ledger: Ledger) -> None:
+    """Note who holds the lock, for the next one that asks."""
+    ledger.note(pid=str(os.getpid()), host=socket.gethostname(), started_at=f"{time.time():.3f}")
+
+
+def describe_holder(state_folder: str) -> str:
+    """Who noted to hold the lock: `process 12 on host, since 2026-11-22 14:20:01`."""
+    if not os.path.exists(os.path.join(state_folder, LEDGER_NAME)):
+        return "it is just starting"
+    ledger = Ledger(state_folder)
+    try:
+        notes = ledger.notes()
+    finally:
+        ledger.close()
+    if "pid" not in notes:
+        return "it is just starting"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(notes["started_at"])))
+    return f"process {notes['pid']} on {notes['host']}, since {since}"

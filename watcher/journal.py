@@ -1,0 +1,54 @@
+"""What dropscale says while it works: one event, one line, plain or JSON, through `logging`."""
+
+import json
+import logging
+import time
+from typing import Any
+
+logger = logging.getLogger("dropscale")
+
+
+def tell(event: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Log one event.
+
+    Args:
+        event: its name, for machines ("delivered").
+        text: for people, a format string over `fields`.
+        level: as in `logging`.
+        fields: its facts; paths as `filesystem.display` gives them.
+    """
+    if logger.isEnabledFor(level):
+        logger.log(level, text.format(**fields), extra={"event": event, "fields": fields})
+
+
+def warn(event: str, text: str, **fields: Any) -> None:
+    """Log something that a person may have to look at."""
+    tell(event, text, level=logging.WARNING, **fields)
+
+
+class PlainFormatter(logging.Formatter):
+    """`14:20:01 delivered a.jpg -> a.jpg (768 x 768)`; warnings say so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {mark}{_one_line(record.getMessage())}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (Unix seconds), level, event, message, and the fields of the event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        entry = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", record.name),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        return json.dumps(entry, default=str)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " | ")

@@ -1,0 +1,402 @@
+"""The ledger: what became of every picture, in SQLite. Every change of state is one transaction.
+
+A row is *open* from the claim until its picture is in the archive or in `failed`; a path has one open row at most.
+The states, and what the folders hold in each::
+
+    waiting      the original is in the inbox; nothing else exists yet, or the surroundings failed (reason, not_before)
+    claimed      the same, and the picture belongs to the batch that is running
+    publishing   a result is staged, or already at result_path: the intent was written before the rename
+    archiving    the result is at result_path; the original is in the inbox, at moved_path, or on its way
+    quarantining the original is in the inbox, at moved_path (in `failed`), or on its way
+    done         result delivered, original archived                                             (closed)
+    failed       original and reason file in `failed`                                           (closed)
+    withdrawn    the original changed or vanished before its result was published; nothing remains (closed)
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from watcher.errors import LedgerError
+from watcher.filesystem import Digest, Identity
+from watcher.schema import migrate
+
+if TYPE_CHECKING:
+    from watcher.engine import EngineProcess
+
+FILE_NAME = "ledger.sqlite3"
+
+
+class State(StrEnum):
+    """See the module's text."""
+
+    WAITING = "waiting"
+    CLAIMED = "claimed"
+    PUBLISHING = "publishing"
+    ARCHIVING = "archiving"
+    QUARANTINING = "quarantining"
+    DONE = "done"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"
+
+
+CLOSED = (State.DONE, State.FAILED, State.WITHDRAWN)
+MOVING = (State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
+
+
+class Picture(NamedTuple):
+    """A row of `pictures`; paths are `str` with surrogate escapes."""
+
+    id: int
+    batch: int | None
+    path: str
+    identity: Identity
+    sha256: str
+    recipe: str
+    state: State
+    attempts: int
+    waits: int
+    not_before: float
+    reason: str
+    trouble: str
+    suspected_at: float | None
+    staged_path: str | None
+    result_path: str | None
+    result_sha256: str | None
+    result_bytes: int | None
+    moved_path: str | None
+    reused: bool
+    changed_at: float
+
+
+_COLUMNS = (
+    "id, batch, path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe, state, attempts, waits, not_before,"
+    " reason, trouble, suspected_at, staged_path, result_path, result_sha256, result_bytes,"
+    " moved_path, reused, changed_at"
+)
+
+
+class Ledger:
+    """One connection, shared by the threads of a process; other processes may read at the same time."""
+
+    def __init__(self, state_folder: str) -> None:
+        """Open or create the ledger.
+
+        Raises:
+            LedgerError: it is damaged, from a newer version, or cannot be written.
+        """
+        self.path = os.path.join(state_folder, FILE_NAME)
+        self._lock = threading.RLock()
+        try:
+            self._connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            # FULL: an intent must be on the disk before the rename that it announces.
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            migrate(self._connection, self.path)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"cannot open the ledger {self.path}: {error}",
+                "if it is damaged, move the state folder away and start again: the pictures are in the folders, "
+                "only the memory of earlier results is lost",
+            ) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, durable when it returns.
+
+        Raises:
+            LedgerError: SQLite refused, for example because the disk is full. Nothing was changed.
+        """
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                except BaseException:
+                    self._connection.rollback()
+                    raise
+                self._connection.commit()
+            except sqlite3.Error as error:
+                if self._connection.in_transaction:
+                    self._connection.rollback()
+                raise LedgerError(
+                    f"cannot write the ledger {self.path}: {error}",
+                    "free space on its disk, or check its owner",
+                ) from error
+
+    # Claiming
+
+    def open_batch(self, closed_by: str, pictures: int) -> int:
+        """A new batch; returns its id."""
+        with self.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO batches (started_at, closed_by, pictures) VALUES (?, ?, ?)",
+                (time.time(), closed_by, pictures),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def close_batch(self, batch: int) -> None:
+        """The batch is over, whatever became of its pictures."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE batches SET finished_at = ? WHERE id = ?", (time.time(), batch))
+
+    def claim(self, batch: int, found: Iterable[tuple[str, Digest]], recipe: str) -> list[Picture]:
+        """Claim pictures for a batch in one transaction.
+
+        A waiting row of the same path is taken over; it keeps its history only if the content is the same. A path
+        whose row is being moved is left out: that row comes first.
+        """
+        claimed = []
+        with self.transaction() as connection:
+            for path, digest in found:
+                row = self._one("path = ? AND state NOT IN ('done', 'failed', 'withdrawn')", (os.fsencode(path),))
+                if row is not None and row.state in MOVING:
+                    continue
+                now = time.time()
+                identity = (str(digest.identity[0]), str(digest.identity[1]), *digest.identity[2:])
+                if row is not None:
+                    same = row.sha256 == digest.sha256 and row.recipe == recipe
+                    connection.execute(
+                        "UPDATE pictures SET batch = ?, device = ?, inode = ?, size = ?, mtime_ns = ?, ctime_ns = ?,"
+                        " sha256 = ?, recipe = ?, state = 'claimed', attempts = ?, waits = ?, suspected_at = ?,"
+                        " not_before = 0, trouble = '', changed_at = ? WHERE id = ?",
+                        (
+                            batch,
+                            *identity,
+                            digest.sha256,
+                            recipe,
+                            row.attempts if same else 0,
+                            row.waits if same else 0,
+                            row.suspected_at if same else None,
+                            now,
+                            row.id,
+                        ),
+                    )
+                    identifier = row.id
+                else:
+                    cursor = connection.execute(
+                        "INSERT INTO pictures (batch, path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe,"
+                        " state, created_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'claimed', ?, ?)",
+                        (batch, os.fsencode(path), *identity, digest.sha256, recipe, now, now),
+                    )
+                    identifier = int(cursor.lastrowid or 0)
+                claimed.append(self.picture(identifier))
+        return claimed
+
+    def earlier_results(self, sha256: str, recipe: str) -> list[Picture]:
+        """Rows whose result is the one that this content and recipe would give, newest first."""
+        return self._all(
+            "sha256 = ? AND recipe = ? AND state IN ('done', 'archiving') ORDER BY id DESC LIMIT 8",
+            (sha256, recipe),
+        )
+
+    # Changes of state
+
+    def count_attempt(self, picture: int) -> int:
+        """Note that the picture, alone, took an engine down; returns how often by now."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE pictures SET attempts = attempts + 1 WHERE id = ?", (picture,))
+        return self.picture(picture).attempts
+
+    def suspect(self, picture: int, reason: str) -> None:
+        """Note that its content could not be decoded."""
+        self._change(picture, suspected_at=time.time(), reason=reason)
+
+    def intend_publish(self, picture: int, staged: str, target: str, sha256: str, size: int, *, reused: bool) -> None:
+        """A result is staged and about to be renamed to `target` (below the outbox)."""
+        self._change(
+            picture,
+            state=State.PUBLISHING,
+            staged_path=os.fsencode(staged),
+            result_path=os.fsencode(target),
+            result_sha256=sha256,
+            result_bytes=size,
+            reused=int(reused),
+        )
+
+    def intend_archive(self, picture: int, target: str) -> None:
+        """The result is published; the original is about to move to `target` (below the archive)."""
+        self._change(picture, state=State.ARCHIVING, moved_path=os.fsencode(target), waits=0, trouble="")
+
+    def intend_quarantine(self, picture: int, target: str, reason: str) -> None:
+        """The original is about to move to `target` (below `failed`)."""
+        self._change(picture, state=State.QUARANTINING, moved_path=os.fsencode(target), reason=reason)
+
+    def wait(self, picture: int, trouble: str, not_before: float, *, counts: bool = True) -> None:
+        """The surroundings failed: try again at `not_before` (Unix time). A row that is being moved stays so."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE pictures SET trouble = ?, not_before = ?, waits = waits + ?, changed_at = ?,"
+                " state = CASE state WHEN 'claimed' THEN 'waiting' ELSE state END WHERE id = ?",
+                (trouble, not_before, int(counts), time.time(), picture),
+            )
+
+    def release(self, pictures: Iterable[int]) -> None:
+        """Give claimed pictures back to the inbox, to be taken again at once."""
+        with self.transaction() as connection:
+            connection.executemany(
+                "UPDATE pictures SET state = 'waiting', not_before = 0, changed_at = ?"
+                " WHERE id = ? AND state = 'claimed'",
+                [(time.time(), picture) for picture in pictures],
+            )
+
+    def finish(self, picture: int, state: State, reason: str = "") -> None:
+        """Close a row."""
+        self._change(picture, state=state, reason=reason, trouble="", staged_path=None, not_before=0.0)
+
+    def forget_waiting(self, path: str) -> None:
+        """The file of a waiting row left the inbox. Nothing is lost: if it comes back it is admitted as new."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE pictures SET state = 'withdrawn', reason = 'it left the inbox', changed_at = ?"
+                " WHERE path = ? AND state = 'waiting'",
+                (time.time(), os.fsencode(path)),
+            )
+
+    def reopen_failed(self, moved_path: str) -> Picture | None:
+        """The failed row whose original lies at `moved_path` (below `failed`), closed as withdrawn, for a retry."""
+        row = self._one("moved_path = ? AND state = 'failed' ORDER BY id DESC", (os.fsencode(moved_path),))
+        if row is not None:
+            self._change(row.id, state=State.WITHDRAWN, reason="put back by retry")
+        return row
+
+    # Reading
+
+    def picture(self, picture: int) -> Picture:
+        """The row with this id."""
+        row = self._one("id = ?", (picture,))
+        if row is None:
+            raise LedgerError(f"the ledger {self.path} has no picture {picture}")
+        return row
+
+    def open_rows(self) -> list[Picture]:
+        """All rows that are not closed, oldest first."""
+        return self._all("state NOT IN ('done', 'failed', 'withdrawn') ORDER BY id", ())
+
+    def recent(self, state: State, limit: int) -> list[Picture]:
+        """The rows that most recently came into a state, newest first."""
+        return self._all("state = ? ORDER BY changed_at DESC LIMIT ?", (state, limit))
+
+    def counts(self) -> dict[State, int]:
+        """How many rows are in each state."""
+        rows = self._query("SELECT state, COUNT(*) FROM pictures GROUP BY state", ())
+        return {State(state): count for state, count in rows}
+
+    def reused(self) -> int:
+        """How many pictures were delivered from an earlier result."""
+        return int(self._query("SELECT COUNT(*) FROM pictures WHERE state = 'done' AND reused", ())[0][0])
+
+    # Engine time and notes
+
+    def engine_spawned(self, batch: int, pid: int, model: str) -> int:
+        """An engine process was started; returns the id of the run."""
+        with self.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO engine_runs (batch, pid, spawned_at, model) VALUES (?, ?, ?, ?)",
+                (batch, pid, time.time(), model),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def engine_ended(self, run: int, engine: "EngineProcess") -> None:
+        """The engine process of that run was reaped."""
+        ready = engine.ready
+        self._change(
+            run,
+            table="engine_runs",
+            ready_at=engine.ready_at,
+            exited_at=time.time(),
+            exit_code=engine.returncode,
+            runtime=ready.runtime if ready else None,
+            device=ready.device if ready else None,
+            precision=ready.precision if ready else None,
+            done=engine.done,
+            failed=engine.failed,
+            peak_memory_bytes=engine.peak_memory_bytes,
+        )
+
+    def close_engine_runs(self, now: float) -> None:
+        """Close the runs that a killed watcher left open: their engines ended with it."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE engine_runs SET exited_at = ? WHERE exited_at IS NULL", (now,))
+            connection.execute("UPDATE batches SET finished_at = ? WHERE finished_at IS NULL", (now,))
+
+    def note(self, **values: str) -> None:
+        """Leave notes for `status`."""
+        with self.transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", values.items())
+
+    def notes(self) -> dict[str, str]:
+        """What the watcher noted last."""
+        return dict(self._query("SELECT key, value FROM notes", ()))
+
+    # Private
+
+    def _change(self, identifier: int, table: str = "pictures", **columns: Any) -> None:
+        if table == "pictures":
+            columns["changed_at"] = time.time()
+        assignments = ", ".join(f"{column} = ?" for column in columns)
+        with self.transaction() as connection:
+            connection.execute(
+                f"UPDATE {table} SET {assignments} WHERE id = ?",  # noqa: S608 - names are ours, values are bound
+                (*columns.values(), identifier),
+            )
+
+    def _query(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+        with self._lock:
+            try:
+                return self._connection.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise LedgerError(f"cannot read the ledger {self.path}: {error}") from error
+
+    def _all(self, condition: str, parameters: tuple[Any, ...]) -> list[Picture]:
+        return [
+            _picture(row)
+            for row in self._query(f"SELECT {_COLUMNS} FROM pictures WHERE {condition}", parameters)  # noqa: S608
+        ]
+
+    def _one(self, condition: str, parameters: tuple[Any, ...]) -> Picture | None:
+        rows = self._all(f"{condition} LIMIT 1", parameters)
+        return rows[0] if rows else None
+
+
+def _picture(row: tuple[Any, ...]) -> Picture:
+    identifier, batch, path, device, inode, size, mtime_ns, ctime_ns = row[:8]
+    sha256, recipe, state, attempts, waits, not_before, reason, trouble, suspected_at = row[8:17]
+    staged_path, result_path, result_sha256, result_bytes, moved_path, reused, changed_at = row[17:]
+    return Picture(
+        identifier,
+        batch,
+        os.fsdecode(path),
+        Identity(int(device), int(inode), size, mtime_ns, ctime_ns),
+        sha256,
+        recipe,
+        State(state),
+        attempts,
+        waits,
+        not_before,
+        reason,
+        trouble,
+        suspected_at,
+        _path(staged_path),
+        _path(result_path),
+        result_sha256,
+        result_bytes,
+        _path(moved_path),
+        bool(reused),
+        changed_at,
+    )
+
+
+def _path(value: bytes | None) -> str | None:
+    return None if value is None else os.fsdecode(value)

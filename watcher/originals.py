@@ -1,0 +1,192 @@
+"""Move originals out of the inbox, so that a kill at any instruction leaves each whole in one known place.
+
+Beneath `delivery`, and used by it alone. Between file systems a move is: copy to a hidden name, sync, read back,
+publish, take the source to a hidden name, look again, remove it.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+
+from watcher.filesystem import (
+    candidate_names,
+    copy_file,
+    fsync_folder,
+    hidden_name,
+    holds,
+    longest_name,
+    look_at,
+    make_folders,
+    publish,
+    rename_noreplace,
+    writer_present,
+)
+from watcher.ledger import Picture
+
+
+class OriginalChanged(Exception):
+    """The file in the inbox is not, or no longer, the one that was read: it is left alone, as a new picture."""
+
+
+class Originals:
+    """The originals of one inbox."""
+
+    def __init__(self, inbox: str) -> None:
+        self._inbox = inbox
+
+    def source(self, picture: Picture) -> str:
+        """Where the original was dropped."""
+        return os.path.join(self._inbox, picture.path)
+
+    def is_unchanged(self, picture: Picture) -> bool:
+        """Whether the original still lies where it was dropped, as it was read."""
+        return self._is_original(self.source(picture), picture)
+
+    def move(self, picture: Picture, root: str, intend: Callable[[str], None], beside: str | None = None) -> str:
+        """Move the original below `root`, to a name that is free (and free with `beside` added); returns it."""
+        subfolder, name = os.path.split(picture.path)
+        folder = make_folders(root, subfolder)
+        longest = longest_name(folder) - len(beside or "")
+        for candidate in candidate_names(name, picture.sha256[:8], longest):
+            target = os.path.join(folder, candidate)
+            if os.path.lexists(target) or (beside and os.path.lexists(target + beside)):
+                continue
+            intend(os.path.join(subfolder, candidate))
+            try:
+                self._move_to(picture, target)
+            except FileExistsError:
+                continue
+            return os.path.join(subfolder, candidate)
+        raise AssertionError("candidate_names never ends")
+
+    def _move_to(self, picture: Picture, target: str) -> None:
+        source = self.source(picture)
+        hidden = hidden_name(target, picture.id, picture.sha256)
+        try:
+            try:
+                rename_noreplace(source, target)
+                arrived = target
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
+                # No exclusive rename here. Never link and unlink: the name unlinked may be a new file by then.
+                os.rename(source, hidden)
+                arrived = hidden
+        except FileNotFoundError:
+            if os.path.lexists(source):
+                raise  # it is the target's folder that is gone
+            raise OriginalChanged(picture.path) from None
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._copy_across(picture, source, hidden, target)
+            return
+        if not self._is_original(arrived, picture):
+            self._put_aside(arrived, source, picture)
+            raise OriginalChanged(picture.path)
+        if arrived == hidden:
+            try:
+                publish(hidden, target)
+            except FileExistsError:
+                self._put_aside(hidden, source, picture)
+                raise
+        fsync_folder(os.path.dirname(target))
+        fsync_folder(os.path.dirname(source))
+
+    def _copy_across(self, picture: Picture, source: str, hidden: str, target: str) -> None:
+        """Between file systems: copy, sync, read back, publish; only then remove the source."""
+        copied = copy_file(source, hidden)
+        if copied != picture.sha256:
+            os.unlink(hidden)
+            raise OriginalChanged(picture.path)
+        if not holds(hidden, picture.sha256):
+            os.unlink(hidden)
+            raise OSError(errno.EIO, "the copy is not what was written", target)
+        try:
+            publish(hidden, target)
+        except FileExistsError:
+            os.unlink(hidden)
+            raise
+        self._remove_original(picture, source)
+
+    def _remove_original(self, picture: Picture, source: str) -> None:
+        """Remove a file whose copy is archived; take it out of everybody's reach first, and look again."""
+        taken = hidden_name(source, picture.id, picture.sha256)
+        os.rename(source, taken)
+        self._remove_taken(picture, taken, source)
+        fsync_folder(os.path.dirname(source))
+
+    def _remove_taken(self, picture: Picture, taken: str, source: str) -> None:
+        if self._is_original(taken, picture):
+            os.unlink(taken)
+        else:
+            self._put_aside(taken, source, picture)
+
+    def _put_aside(self, path: str, source: str, picture: Picture) -> None:
+        """Give a file that was not ours to move its name back, or the nearest free one."""
+        folder, name = os.path.split(source)
+        for candidate in candidate_names(name, picture.sha256[:8], longest_name(folder)):
+            try:
+                publish(path, os.path.join(folder, candidate))
+            except FileExistsError:
+                continue
+            return
+
+    def resume(self, picture: Picture, root: str) -> bool:
+        """Finish a move whose intent is in the ledger; False when the original still lies in the inbox.
+
+        Raises:
+            OriginalChanged: it is nowhere: somebody took it out of the inbox, or replaced it.
+        """
+        source = self.source(picture)
+        target = os.path.join(root, picture.moved_path or "")
+        arrived = holds(target, picture.sha256)
+        self._resume_removal(picture, source, arrived=arrived)
+        if arrived:
+            moved, there = look_at(target), look_at(source)
+            by_copy = moved is None or not moved.same_after_rename(picture.identity)
+            if by_copy and there is not None and there.same_after_rename(picture.identity):
+                self._remove_original(picture, source)
+            return True
+        if self._resume_hidden(picture, source, target):
+            return True
+        if look_at(source) is None and look_at(target) is not None:
+            # The rename took a file that had just replaced the original, and was killed before it looked again.
+            self._put_aside(target, source, picture)
+        if not self._is_original(source, picture):
+            raise OriginalChanged(picture.path)
+        return False
+
+    def _resume_removal(self, picture: Picture, source: str, *, arrived: bool) -> None:
+        taken = hidden_name(source, picture.id, picture.sha256)
+        if look_at(taken) is not None:
+            if arrived:
+                self._remove_taken(picture, taken, source)
+            else:
+                self._put_aside(taken, source, picture)
+
+    def _resume_hidden(self, picture: Picture, source: str, target: str) -> bool:
+        """Publish what lies hidden beside the target, if it is the original; else put it back, or drop our copy."""
+        hidden = hidden_name(target, picture.id, picture.sha256)
+        there = look_at(hidden)
+        if there is None:
+            return False
+        if there.device != os.stat(os.path.dirname(source)).st_dev:
+            if not self._is_original(source, picture) and holds(hidden, picture.sha256):
+                publish(hidden, target)
+                return True
+            os.unlink(hidden)  # a copy: the original still is in the inbox, or the copy is unfinished
+            return False
+        if holds(hidden, picture.sha256):
+            publish(hidden, target)
+            return True
+        self._put_aside(hidden, source, picture)
+        return False
+
+    def _is_original(self, path: str, picture: Picture) -> bool:
+        """Whether `path` still is what was read, and nobody is writing to it."""
+        there = look_at(path)
+        if there is None or writer_present(path):
+            return False
+        # Some FUSE and SMB servers make up inode numbers as they go: then the content decides.
+        return there.same_after_rename(picture.identity) or holds(path, picture.sha256)

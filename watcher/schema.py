@@ -1,0 +1,85 @@
+"""The tables of the ledger, version by version."""
+
+import sqlite3
+
+from watcher.errors import LedgerError
+
+# One script a version, applied in order; `PRAGMA user_version` counts those that were. Never edit one that was
+# released: add the next.
+MIGRATIONS = (
+    """
+    CREATE TABLE batches (
+        id            INTEGER PRIMARY KEY,
+        started_at    REAL NOT NULL,        -- Unix time, as all *_at
+        finished_at   REAL,
+        closed_by     TEXT NOT NULL,        -- why the window closed
+        pictures      INTEGER NOT NULL
+    );
+    CREATE TABLE pictures (
+        id            INTEGER PRIMARY KEY,
+        batch         INTEGER REFERENCES batches,
+        path          BLOB NOT NULL,        -- below the inbox, the bytes of the file system
+        device        TEXT NOT NULL,        -- text, because SQLite's integers end at 63 bits
+        inode         TEXT NOT NULL,
+        size          INTEGER NOT NULL,
+        mtime_ns      INTEGER NOT NULL,
+        ctime_ns      INTEGER NOT NULL,
+        sha256        TEXT NOT NULL,
+        recipe        TEXT NOT NULL,        -- model and settings; the same content and recipe give the same result
+        state         TEXT NOT NULL,
+        attempts      INTEGER NOT NULL DEFAULT 0,   -- engines that it took down, alone
+        waits         INTEGER NOT NULL DEFAULT 0,   -- times in a row that the surroundings failed
+        not_before    REAL NOT NULL DEFAULT 0,
+        reason        TEXT NOT NULL DEFAULT '',     -- what is wrong with the picture
+        trouble       TEXT NOT NULL DEFAULT '',     -- what is wrong with the surroundings
+        suspected_at  REAL,                 -- first time that this content could not be decoded
+        staged_path   BLOB,                 -- absolute
+        result_path   BLOB,                 -- below the outbox
+        result_sha256 TEXT,
+        result_bytes  INTEGER,
+        moved_path    BLOB,                 -- below the archive, or below `failed`
+        reused        INTEGER NOT NULL DEFAULT 0,
+        created_at    REAL NOT NULL,
+        changed_at    REAL NOT NULL
+    );
+    CREATE UNIQUE INDEX one_open_row ON pictures (path) WHERE state NOT IN ('done', 'failed', 'withdrawn');
+    CREATE INDEX by_content ON pictures (sha256, recipe) WHERE state IN ('done', 'archiving');
+    CREATE INDEX by_state ON pictures (state, changed_at);
+    CREATE TABLE engine_runs (
+        id            INTEGER PRIMARY KEY,
+        batch         INTEGER REFERENCES batches,
+        pid           INTEGER NOT NULL,
+        spawned_at    REAL NOT NULL,
+        ready_at      REAL,
+        exited_at     REAL,                 -- reaped: its memory is returned
+        exit_code     INTEGER,              -- negative: the signal that ended it
+        runtime       TEXT,
+        device        TEXT,
+        precision     TEXT,
+        model         TEXT NOT NULL,
+        done          INTEGER NOT NULL DEFAULT 0,
+        failed        INTEGER NOT NULL DEFAULT 0,
+        peak_memory_bytes INTEGER
+    );
+    CREATE TABLE notes (
+        key           TEXT PRIMARY KEY,     -- what the running watcher tells `status`
+        value         TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the tables to this version, one transaction a step.
+
+    Raises:
+        LedgerError: a newer dropscale wrote the ledger.
+    """
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise LedgerError(
+            f"the ledger {path} was written by a newer dropscale (version {version} of its tables)",
+            "install that version, or use another state folder",
+        )
+    for number in range(version, len(MIGRATIONS)):
+        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")

@@ -1,0 +1,338 @@
+"""The watcher: carries forward what a kill left, collects pictures into windows, runs one batch at a time."""
+
+import os
+import queue
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from enum import Enum
+
+from sr_engine.headers import HeaderError, read_header
+from sr_engine.models import Model
+from watcher import filesystem
+from watcher.batch import Outcome, Workshop, run_batch
+from watcher.config import Config
+from watcher.delivery import Delivery
+from watcher.errors import LedgerError
+from watcher.filesystem import Digest, Identity, digest, display
+from watcher.inbox import Inbox
+from watcher.instance import introduce
+from watcher.journal import tell, warn
+from watcher.ledger import MOVING, Ledger, Picture, State
+from watcher.progress import Progress
+from watcher.settling import Settled
+from watcher.window import Window
+
+_Found = list[tuple[str, "Future[Digest]"]]
+
+
+class Ended(Enum):
+    """Why `Service.run` returned."""
+
+    STOPPED = "stopped"
+    RELOAD = "reload"
+
+
+class Service:
+    """A watcher for one config. `run` and `once` belong to the main thread."""
+
+    def __init__(self, config: Config, model: Model, models_folder: str, ledger: Ledger, progress: Progress) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._delivery = Delivery(config.folders, ledger)
+        self._workshop = Workshop(config, model, models_folder, ledger, self._delivery, progress, self._stopping)
+        limits = config.window
+        self._window: Window[str] = Window(
+            limits.quiet_seconds, limits.max_seconds, limits.max_files, limits.max_pixels
+        )
+        self.inbox = Inbox(config.folders.inbox, config.watch, self._is_engaged, lambda: self._wake.put(None))
+        # SimpleQueue: its put may be called from a signal handler that interrupted its own get
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._held: dict[str, tuple[Identity, Future[Digest]]] = {}  # in the window or in the running batch
+        self._in_batch: set[str] = set()
+        self._moving: dict[str, Picture] = {}  # open rows whose files are on their way
+        self._waiting: dict[str, Identity] = {}  # files that wait for their next try
+        self._retry_at: dict[str, float] = {}  # monotonic, for both
+        self._unreadable: dict[str, int] = {}  # how often in a row
+        self._hasher = ThreadPoolExecutor(1, "hash")
+        self._worker = ThreadPoolExecutor(1, "batch")
+        self._job: Future[Outcome] | None = None
+        self._stops = 0
+        self._reload = False
+        self._grace_until: float | None = None
+        self._noted: dict[str, str] = {}
+
+    # Signals
+
+    def request_stop(self) -> None:
+        """Stop admitting; finish the picture in work within the grace time. A second call abandons it."""
+        self._stops += 1
+        self._wake.put(None)
+
+    def request_reload(self) -> None:
+        """Return from `run` after the running batch, to start again with another config."""
+        self._reload = True
+        self._wake.put(None)
+
+    # Main paths
+
+    def run(self) -> Ended:
+        """Watch until stopped or asked to reload.
+
+        Raises:
+            LedgerError: the ledger cannot be read or written at the start.
+            OSError: the inbox is not there at the start.
+        """
+        try:
+            self._recover()
+            self.inbox.arm(time.monotonic())
+            tell("watching", "watching {inbox}: {how}", inbox=display(self.inbox.root), how=self.inbox.backend)
+            while not self._stops and not (self._reload and self._job is None):
+                now = time.monotonic()
+                if self.inbox.check_root(now):
+                    self._look(now)
+                elif len(self._window) and not self.inbox.armed:
+                    self._forget_window()
+                self._note_health()
+                self._finish_job(now)
+                self._start_job(now)
+                self._sleep()
+        finally:
+            self._shut_down()
+        return Ended.STOPPED if self._stops else Ended.RELOAD
+
+    def once(self) -> Outcome:
+        """Look, give fresh files time to prove that they are whole, process those that are.
+
+        Raises:
+            LedgerError: the ledger cannot be read or written.
+            OSError: the inbox is not there.
+        """
+        outcome = Outcome()
+        try:
+            outcome += self._recover()
+            started = time.monotonic()
+            self.inbox.arm(started, observe=False)
+            self._note_health()
+            until = started + self._config.watch.settle_seconds
+            while not self._stops and self.inbox.unsettled() and (now := time.monotonic()) < until:
+                self._pause(until - now)
+            for settled in self.inbox.settled(max(time.monotonic(), until)):
+                self._into_window(settled, until)
+            while len(self._window) and not self._stops:
+                outcome += self._process(self._take(), "once")
+        finally:
+            self._shut_down()
+        return outcome
+
+    # Steps of the loop
+
+    def _recover(self) -> Outcome:
+        """Carry every open row forward, or undo it, from what the folders really hold."""
+        self._ledger.close_engine_runs(time.time())
+        introduce(self._ledger)
+        rows = self._ledger.open_rows()
+        self._ledger.release(row.id for row in rows if row.state is State.CLAIMED)
+        outcome = self._resume([row for row in rows if row.state in MOVING])
+        self._delivery.sweep_staging()
+        self._reread_ledger()
+        return outcome
+
+    def _look(self, now: float) -> None:
+        self.inbox.take_hints(now)
+        self.inbox.rescan_if_due(now)
+        for path in [path for path, due in self._retry_at.items() if due <= now and path not in self._moving]:
+            del self._retry_at[path]
+            if self.inbox.identity(path) is None:
+                self._ledger.forget_waiting(path)
+            self.inbox.admit(path, now, announced=True)
+        for settled in self.inbox.settled(now):
+            self._into_window(settled, now)
+
+    def _into_window(self, settled: Settled, now: float) -> None:
+        path = os.path.join(self.inbox.root, settled.path)
+        self._held[settled.path] = (settled.identity, self._hasher.submit(digest, path))
+        self._window.add(settled.path, _pixels(path), now)
+
+    def _start_job(self, now: float) -> None:
+        if self._job is not None or not self.inbox.armed or self._reload:
+            return
+        due = [row for path, row in self._moving.items() if self._retry_at.get(path, 0) <= now]
+        if due:
+            for row in due:
+                self._retry_at.pop(row.path, None)
+            self._submit(lambda: self._resume(due))
+        elif closed_by := self._window.closing_reason(now):
+            found = self._take()
+            tell("window", "window closed ({reason}): {count} pictures", reason=closed_by, count=len(found))
+            self._submit(lambda: self._process(found, closed_by))
+
+    def _finish_job(self, now: float) -> None:
+        if self._job is None or not self._job.done():
+            return
+        job, self._job = self._job, None
+        paths, self._in_batch = self._in_batch, set()
+        for path in paths:
+            del self._held[path]
+        try:
+            job.result()
+        except (LedgerError, OSError) as error:
+            warn("interrupted", "the batch was interrupted: {problem}; trying again", problem=str(error))
+            for path in paths:
+                self._defer(path, now)
+        try:
+            self._reread_ledger()
+        except LedgerError as error:
+            warn("ledger", "{problem}", problem=error.message)
+        for path in paths:  # those that changed while they were in work are new pictures
+            self.inbox.admit(path, now, announced=True)
+
+    def _sleep(self) -> None:
+        due = [self.inbox.next_due()]
+        if self.inbox.armed:
+            idle = self._job is None
+            due += [at for path, at in self._retry_at.items() if idle or path not in self._moving]
+            if idle and (closes_at := self._window.closes_at()) is not None:
+                due.append(closes_at)
+        self._pause(max(min(due) - time.monotonic(), 0))
+
+    def _pause(self, seconds: float) -> None:
+        try:
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _shut_down(self) -> None:
+        self.inbox.disarm()
+        self._stops = max(self._stops, 1) if self._job is not None else self._stops
+        while self._job is not None and not self._job.done():
+            self._pause(1.0)
+        self._hasher.shutdown(cancel_futures=True)
+        self._worker.shutdown()
+
+    def _stopping(self) -> float | None:
+        """None, or the monotonic time by which the picture in work has to be finished (asked by the batch)."""
+        if self._stops and self._grace_until is None:
+            self._grace_until = time.monotonic() + self._config.engine.grace_seconds
+        if self._stops > 1:
+            self._grace_until = time.monotonic()
+        return self._grace_until
+
+    # Jobs
+
+    def _submit(self, job: Callable[[], Outcome]) -> None:
+        self._job = self._worker.submit(job)
+        self._job.add_done_callback(lambda _: self._wake.put(None))
+
+    def _take(self) -> _Found:
+        paths = self._window.take()
+        self._in_batch.update(paths)
+        return [(path, self._held[path][1]) for path in paths]
+
+    def _process(self, found: _Found, closed_by: str) -> Outcome:
+        whole = []
+        unread = 0
+        for path, future in found:
+            try:
+                whole.append((path, future.result()))
+                self._unreadable.pop(path, None)
+            except FileNotFoundError:
+                continue  # withdrawn
+            except OSError as error:
+                unread += 1
+                self._unreadable[path] = self._unreadable.get(path, 0) + 1
+                warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
+        outcome = run_batch(self._workshop, whole, closed_by) if whole else Outcome()
+        outcome.waiting += unread
+        return outcome
+
+    def _resume(self, rows: list[Picture]) -> Outcome:
+        """Carry on what a kill or a failure of the surroundings left in the middle of a move."""
+        outcome = Outcome()
+        for row in rows:
+            shown = display(row.path)
+            try:
+                state = self._delivery.resume(row)
+            except OSError as error:
+                why = f"{error.strerror or error}"
+                until = time.time() + self._config.retry.delay_seconds(row.waits)
+                self._ledger.wait(row.id, why, until)
+                outcome.waiting += 1
+                outcome.trouble = why
+                warn("waiting", "{path} is delivered half-way: {why}; trying again", path=shown, why=why)
+                continue
+            outcome.delivered += state is State.DONE
+            outcome.failed += state is State.FAILED
+            tell("resumed", "{path}: carried on after an interruption, {state}", path=shown, state=state.value)
+        return outcome
+
+    # What is known of files
+
+    def _is_engaged(self, path: str, identity: Identity) -> bool:
+        """Whether a file is in the window, in work, on its way or has to wait: then it is not admitted."""
+        if path in self._in_batch or path in self._moving:
+            return True
+        if path in self._held:
+            if self._held[path][0] == identity:
+                return True
+            self._window.discard(path)
+            del self._held[path]
+            return False
+        return path in self._retry_at and self._waiting.get(path) == identity
+
+    def _reread_ledger(self) -> None:
+        """Learn from the ledger which files have to wait, and until when."""
+        now, clock = time.monotonic(), time.time()
+        longest = max(self._config.retry.max_seconds, self._config.watch.incomplete_seconds)
+        self._moving, self._waiting = {}, {}
+        self._retry_at = {path: due for path, due in self._retry_at.items() if path in self._unreadable}
+        for row in self._ledger.open_rows():
+            # a clock that was set back must not make anything wait for days
+            remaining = min(max(row.not_before - clock, 0), longest)
+            if row.state in MOVING:
+                self._moving[row.path] = row
+                self._retry_at[row.path] = now + remaining
+            elif row.state is State.WAITING:
+                self._waiting[row.path] = row.identity
+                self._retry_at[row.path] = now + remaining
+        for path in self._unreadable:
+            if path not in self._retry_at:
+                self._defer(path, now)
+
+    def _defer(self, path: str, now: float) -> None:
+        identity = self.inbox.identity(path)
+        if identity is not None:
+            self._waiting[path] = identity
+            self._retry_at[path] = now + self._config.retry.delay_seconds(self._unreadable.get(path, 1) - 1)
+
+    def _forget_window(self) -> None:
+        for path in self._window.take():
+            del self._held[path]
+
+    def _note_health(self) -> None:
+        """Tell `status` how the watching goes, when something of it changed."""
+        inbox = self.inbox
+        health = {
+            "watching": "yes" if inbox.armed else "paused: the inbox is gone",
+            "backend": inbox.backend,
+            "events_missed": str(inbox.events_missed),
+            "last_reconcile": f"{inbox.last_reconcile:.3f}",
+        }
+        if health != self._noted:
+            try:
+                self._ledger.note(**health)
+                self._noted = health
+            except LedgerError as error:
+                warn("ledger", "{problem}", problem=error.message)
+
+
+def _pixels(path: str) -> int:
+    """Width times height, from the header; 0 where it cannot be told: the engine will say why."""
+    try:
+        with filesystem.open_regular(path) as file:
+            header = read_header(file)
+    except (HeaderError, OSError):
+        return 0
+    return header.width * header.height

@@ -1,0 +1,151 @@
+"""What `dropscale status` tells: a report from the ledger and from a look at the folders, without disturbing anyone."""
+
+import os
+import time
+from typing import Any
+
+from watcher import instance
+from watcher.config import Config
+from watcher.delivery import REASON_SUFFIX
+from watcher.filesystem import display, look_at
+from watcher.ignore import IgnoreRules
+from watcher.inbox import files_below
+from watcher.ledger import FILE_NAME, Ledger, Picture, State
+
+_SHOWN = 20
+_IN_WORK = (State.CLAIMED, State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
+
+
+def collect(config: Config) -> dict[str, Any]:
+    """Everything that `status --json` prints.
+
+    Returns:
+        running: whether a watcher holds the lock; watcher: what it noted of itself.
+        waiting, working, ignored, failed: lists of {path, why, ...}, paths below the folder in question.
+        totals: done, reused and failed pictures so far.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+        OSError: the inbox cannot be listed.
+    """
+    folders = config.folders
+    rows: dict[str, Picture] = {}
+    notes: dict[str, str] = {}
+    totals = {"done": 0, "reused": 0, "failed": 0}
+    running = instance.is_running(folders.state)
+    if os.path.exists(os.path.join(folders.state, FILE_NAME)):
+        ledger = Ledger(folders.state)
+        try:
+            rows = {row.path: row for row in ledger.open_rows()}
+            notes = ledger.notes()
+            counts = ledger.counts()
+            totals = {
+                "done": counts.get(State.DONE, 0),
+                "reused": ledger.reused(),
+                "failed": counts.get(State.FAILED, 0),
+            }
+        finally:
+            ledger.close()
+    waiting, ignored = _inbox(config, rows, running=running)
+    return {
+        "running": running,
+        "watcher": notes,
+        "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
+        "waiting": waiting,
+        "working": [_working(row) for row in rows.values() if row.state in _IN_WORK],
+        "ignored": ignored,
+        "failed": _failed(folders.failed),
+        "totals": totals,
+    }
+
+
+def describe(report: dict[str, Any]) -> list[str]:
+    """The same for a person, line by line."""
+    notes = report["watcher"]
+    lines = []
+    if report["running"]:
+        lines.append(f"watcher   running (process {notes.get('pid', '?')}), {notes.get('backend', 'starting')}")
+        if notes.get("watching", "yes") != "yes":
+            lines.append(f"          {notes['watching']}")
+        if float(notes.get("last_reconcile", 0)):
+            ago = max(time.time() - float(notes["last_reconcile"]), 0)
+            lines.append(f"          last looked through the whole inbox {ago:.0f} s ago")
+        if notes.get("events_missed", "0") != "0":
+            lines.append(f"          events missed: {notes['events_missed']}")
+    else:
+        lines.append("watcher   not running")
+    for title in ("waiting", "working", "ignored", "failed"):
+        lines += _section(title, report[title])
+    totals = report["totals"]
+    lines.append(f"so far    {totals['done']} done, {totals['reused']} of them from an earlier result")
+    return lines
+
+
+def _section(title: str, entries: list[dict[str, Any]]) -> list[str]:
+    lines = [f"{title:<9} {len(entries)}"]
+    lines += [f"          {entry['path']}: {entry['why']}" for entry in entries[:_SHOWN]]
+    if len(entries) > _SHOWN:
+        lines.append(f"          and {len(entries) - _SHOWN} more; all with --json")
+    return lines
+
+
+def _inbox(
+    config: Config, rows: dict[str, Picture], *, running: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rules = IgnoreRules(config.watch.ignore)
+    waiting, ignored = [], []
+    for path in sorted(files_below(config.folders.inbox, "", rules, recursive=config.watch.recursive)):
+        full = os.path.join(config.folders.inbox, path)
+        row = rows.get(path)
+        reason = rules.reason(path)
+        if reason is None and look_at(full) is None and os.path.lexists(full):
+            reason = "not a regular file (a link, a pipe or the like)"
+        if reason is not None:
+            ignored.append({"path": display(path), "why": reason})
+        elif row is None or row.state is State.WAITING:
+            waiting.append({"path": display(path), **_why_waiting(full, row, running=running)})
+    return waiting, ignored
+
+
+def _why_waiting(full: str, row: Picture | None, *, running: bool) -> dict[str, Any]:
+    if not os.access(full, os.R_OK):
+        return {"why": "this user may not read it"}
+    if row is not None and row.not_before > time.time():
+        when = time.strftime("%H:%M:%S", time.localtime(row.not_before))
+        return {"why": f"{row.trouble} (next try at {when})", "not_before": row.not_before, "tries": row.waits}
+    if not running:
+        return {"why": "no watcher is running: start `dropscale run` or `dropscale once`"}
+    return {"why": "new: until it is whole, and the window closes"}
+
+
+def _working(row: Picture) -> dict[str, Any]:
+    why = {
+        State.CLAIMED: "in the batch that is running",
+        State.PUBLISHING: "its result is being published",
+        State.ARCHIVING: "its result is delivered, the original is being archived",
+        State.QUARANTINING: "it is being moved to the failed ones",
+    }[row.state]
+    return {"path": display(row.path), "state": row.state.value, "why": f"{why}; {row.trouble}" if row.trouble else why}
+
+
+def _failed(folder: str) -> list[dict[str, Any]]:
+    """The truth is the folder: people take failed pictures away without telling us."""
+    entries = []
+    for current, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            if name.endswith(REASON_SUFFIX) or name.startswith(".dropscale"):
+                continue
+            path = os.path.join(current, name)
+            entries.append({"path": display(os.path.relpath(path, folder)), "why": _reason(path + REASON_SUFFIX)})
+    return entries
+
+
+def _reason(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Why:"):
+                    return line.removeprefix("Why:").strip()
+    except OSError:
+        pass
+    return "no reason file beside it"
