@@ -274,7 +274,7 @@ class _Batch:
                     [f"{trouble.message} while it worked on this picture, {attempts} times", *last_words]
                 )
                 for twin in self._with_twins([picture]):
-                    self._fail(twin, f"{reason}.")
+                    self._fail(twin, reason)
                 return
         if trouble is not None:
             self._wait(self._with_twins([picture]), trouble.message)
@@ -324,7 +324,7 @@ class _Batch:
         self.workshop.ledger.wait(picture.id, f"cannot be decoded, perhaps unfinished: {reason}", until, counts=False)
         tell(
             "incomplete",
-            "{picture}: {reason} Looking again in {seconds:.0f} s, in case it is still being written.",
+            "{picture}: {reason}; looking again in {seconds:.0f} s, in case it is still being written",
             picture=display(picture.path),
             reason=reason,
             seconds=until - time.time(),
@@ -343,7 +343,7 @@ class _Batch:
         self.outcome.failed += 1
         warn(
             "failed",
-            "{picture} failed: {reason} It is in {folder} now.",
+            "{picture} failed: {reason}; it lies at {folder} now",
             picture=display(picture.path),
             reason=reason,
             folder=display(os.path.join(self.workshop.config.folders.failed, moved)),

@@ -17,7 +17,6 @@ from watcher import __version__, config, instance
 from watcher.batch import Outcome
 from watcher.config import Config
 from watcher.delivery import REASON_SUFFIX, Delivery
-from watcher.doctor import Check, examine, sync_warning
 from watcher.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -31,7 +30,7 @@ from watcher.errors import (
 from watcher.filesystem import display
 from watcher.journal import JsonFormatter, PlainFormatter, logger, tell, warn
 from watcher.ledger import Ledger
-from watcher.mounts import sync_client_hint
+from watcher.mounts import sync_client_hint, sync_warning
 from watcher.progress import BarProgress, NoProgress, Progress
 from watcher.service import Ended, Service
 
@@ -231,6 +230,8 @@ def upscale(files: tuple[str, ...], output_folder: str, config_path: str | None,
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor(config_path: str | None, as_json: bool) -> int:
     """What this machine has, what is missing, and what to do about it."""
+    from watcher.doctor import Check, examine  # noqa: PLC0415 - keep the watcher itself small
+
     _, settings = _load(config_path)
     checks: list[Check] = []
     marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}

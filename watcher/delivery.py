@@ -8,7 +8,6 @@ file to be the one that was read without looking again after it was moved out of
 import contextlib
 import errno
 import os
-import shutil
 import time
 from typing import NamedTuple
 
@@ -70,7 +69,12 @@ class Delivery:
     def close_staging(self, batch: int) -> None:
         """Remove what a batch left, unless a result in it still has to be published."""
         if not any(row.batch == batch and row.state is State.PUBLISHING for row in self._ledger.open_rows()):
-            shutil.rmtree(os.path.join(self._folders.outbox, STAGING, str(batch)), ignore_errors=True)
+            folder = os.path.join(self._folders.outbox, STAGING, str(batch))
+            with contextlib.suppress(OSError):  # what cannot be removed now, the next start sweeps
+                for name in os.listdir(folder):
+                    os.unlink(os.path.join(folder, name))
+                os.rmdir(folder)
+                os.rmdir(os.path.dirname(folder))  # unless another batch still needs it
 
     def sweep_staging(self) -> None:
         """Remove what killed batches left; only while no batch runs."""

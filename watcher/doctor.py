@@ -14,7 +14,7 @@ from watcher import __version__, instance
 from watcher.config import Config
 from watcher.engine import EngineProcess, EngineTrouble
 from watcher.filesystem import display
-from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint
+from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint, sync_warning
 
 _PACKAGES = ("watchdog", "numpy", "PyYAML", "msgspec", "click", "rich", "filelock")
 _OPENCV = ("opencv-contrib-python-headless", "opencv-contrib-python")
@@ -82,14 +82,6 @@ def _watching(config: Config) -> Iterator[Check]:
         yield Check("watching", "ok", text)
     if client := sync_client_hint(inbox):
         yield Check("sync", "note", sync_warning(client))
-
-
-def sync_warning(client: str) -> str:
-    """What a person should know whose inbox is synced."""
-    return (
-        f"the inbox seems to be synced by {client}: when an original moves to the archive, {client} deletes it from "
-        "the inbox on every other device, too"
-    )
 
 
 def _inotify() -> Iterator[Check]:

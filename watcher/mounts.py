@@ -169,6 +169,14 @@ def sync_client_hint(path: str) -> str | None:
         folder = parent
 
 
+def sync_warning(client: str) -> str:
+    """What a person should know whose inbox is synced."""
+    return (
+        f"the inbox seems to be synced by {client}: when an original moves to the archive, {client} deletes it from "
+        "the inbox on every other device, too"
+    )
+
+
 def _writers(fstype: str) -> str | None:
     """Who besides this kernel changes files on such a file system, or None."""
     if fstype in _HOST:

@@ -9,7 +9,7 @@ from enum import Enum
 
 from sr_engine.headers import HeaderError, read_header
 from sr_engine.models import Model
-from watcher import filesystem
+from watcher import filesystem, memory
 from watcher.batch import Outcome, Workshop, run_batch
 from watcher.config import Config
 from watcher.delivery import Delivery
@@ -83,10 +83,12 @@ class Service:
             LedgerError: the ledger cannot be read or written at the start.
             OSError: the inbox is not there at the start.
         """
+        memory.limit_arenas()
         try:
             self._recover()
             self.inbox.arm(time.monotonic())
             tell("watching", "watching {inbox}: {how}", inbox=display(self.inbox.root), how=self.inbox.backend)
+            memory.return_freed()
             while not self._stops and not (self._reload and self._job is None):
                 now = time.monotonic()
                 if self.inbox.check_root(now):
@@ -186,6 +188,7 @@ class Service:
             warn("ledger", "{problem}", problem=error.message)
         for path in paths:  # those that changed while they were in work are new pictures
             self.inbox.admit(path, now, announced=True)
+        memory.return_freed()
 
     def _sleep(self) -> None:
         due = [self.inbox.next_due()]
