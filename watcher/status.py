@@ -113,6 +113,8 @@ def _why_waiting(full: str, row: Picture | None, *, running: bool) -> dict[str, 
     if row is not None and row.not_before > time.time():
         when = time.strftime("%H:%M:%S", time.localtime(row.not_before))
         return {"why": f"{row.trouble} (next try at {when})", "not_before": row.not_before, "tries": row.waits}
+    if row is not None and row.trouble:
+        return {"why": f"{row.trouble} (next try: as soon as a watcher looks)", "tries": row.waits}
     if not running:
         return {"why": "no watcher is running: start `dropscale run` or `dropscale once`"}
     return {"why": "new: until it is whole, and the window closes"}
