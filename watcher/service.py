@@ -1,5 +1,6 @@
 """The watcher: carries forward what a kill left, collects pictures into windows, runs one batch at a time."""
 
+import logging
 import os
 import queue
 import time
@@ -155,6 +156,7 @@ class Service:
         path = os.path.join(self.inbox.root, settled.path)
         self._held[settled.path] = (settled.identity, self._hasher.submit(digest, path))
         self._window.add(settled.path, _pixels(path), now)
+        tell("settled", "{picture} is whole", level=logging.DEBUG, picture=display(settled.path))
 
     def _start_job(self, now: float) -> None:
         if self._job is not None or not self.inbox.armed or self._reload:

@@ -1,0 +1,49 @@
+# make run    set up and watch ./inbox          make check   lint (ruff, mypy) and test
+# make test   set up and test                   make slow    the long tests; CI runs them, too
+#                                               make bench   the figures of docs/benchmarks.md
+#
+# PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=dir where it is set up.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TESTS ?=
+
+.PHONY: run test lint check slow bench clean
+
+run: $(VENV)/dropscale.ready
+	$(BIN)/dropscale init
+	exec $(BIN)/dropscale run
+
+test: $(VENV)/test.ready
+	$(BIN)/pytest $(TESTS)
+
+lint: $(VENV)/test.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+slow: $(VENV)/test.ready
+	$(BIN)/pytest -m slow $(TESTS)
+
+bench: $(VENV)/test.ready
+	$(BIN)/python benchmarks/watcher.py
+
+clean:
+	rm -rf $(VENV)
+
+# The headless wheel of OpenCV: see deploy/requirements.py.
+$(VENV)/dropscale.ready: pyproject.toml deploy/requirements.py
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dropscale needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python deploy/requirements.py > $(VENV)/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/test.ready: $(VENV)/dropscale.ready
+	$(BIN)/python deploy/requirements.py test > $(VENV)/requirements-test.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements-test.txt
+	touch $@
