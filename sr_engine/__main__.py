@@ -1,0 +1,198 @@
+"""`python -P -m sr_engine`: requests on stdin, events on stdout; when the process ends, all its memory is free.
+
+Exit codes: 0 all requests answered, 2 wrong arguments or requests, 3 no picture can be upscaled here, 4 the
+watcher is gone.
+"""
+
+import time
+
+# First of all, to count the imports too.
+_STARTED = time.perf_counter()
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import queue  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+import traceback  # noqa: E402
+from typing import TYPE_CHECKING, NoReturn  # noqa: E402
+
+from sr_engine import models, protocol, runtimes  # noqa: E402
+from sr_engine.errors import EngineError, UnusableEngine  # noqa: E402
+
+if TYPE_CHECKING:
+    from sr_engine.pipeline import Pipeline
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+EXIT_UNUSABLE = 3
+EXIT_ABANDONED = 4
+
+# stdin is always read to its end, or its closing would go unnoticed; so what waits is bounded by refusing more.
+_LONGEST_LINE = 1 << 20
+_MOST_WAITING = 100_000
+
+
+class Events:
+    """The stream of events: a private copy of the original stdout."""
+
+    def __init__(self) -> None:
+        """Take stdout over; from now on whatever else is written there comes out on stderr."""
+        sys.stdout.flush()
+        self._descriptor = os.dup(1)
+        self._lock = threading.Lock()
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415
+
+            msvcrt.setmode(self._descriptor, os.O_BINARY)
+        try:
+            os.dup2(2, 1)
+        except OSError:  # started without a stderr
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def emit(self, event: protocol.Event) -> None:
+        """Write one event whole. If nobody reads any more the process ends here."""
+        if isinstance(event, protocol.Failed):
+            event = _speakable(event)
+        view = memoryview(protocol.encode(event))
+        with self._lock:
+            try:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                _leave(EXIT_ABANDONED)
+
+
+class Requests:
+    """What the watcher asks for, read by a thread of its own because the main one is busy upscaling."""
+
+    def __init__(self) -> None:
+        self.bye_said = threading.Event()
+        self._waiting: queue.SimpleQueue[protocol.AnyRequest] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="requests", daemon=True).start()
+
+    def next(self) -> protocol.AnyRequest:
+        """Wait for the next request."""
+        return self._waiting.get()
+
+    def _read(self) -> None:
+        try:
+            # Not sys.stdin: its lock, held by this thread, would make the interpreter's shutdown abort.
+            with open(0, "rb", closefd=False) as stdin:
+                while line := stdin.readline(_LONGEST_LINE):
+                    if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
+                        break  # the watcher died while it wrote this line
+                    self._accept(line)
+        except OSError as error:
+            sys.stderr.write(f"the engine cannot read its requests: {error.strerror}\n")
+        if not self.bye_said.is_set():
+            _leave(EXIT_ABANDONED)
+
+    def _accept(self, line: bytes) -> None:
+        try:
+            request = protocol.decode_request(line)
+        except protocol.ProtocolError as error:
+            _refuse(str(error))
+        if self._waiting.qsize() >= _MOST_WAITING:
+            _refuse(f"more than {_MOST_WAITING} requests at a time")
+        self._waiting.put(request)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Serve one conversation, then end the process."""
+    options = _parse(arguments)
+    if os.isatty(0):
+        sys.stderr.write("the engine waits for requests, one JSON object a line; --help says more\n")
+    events = Events()
+    # Ctrl-C reaches the whole group of processes; what it means is for the watcher to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests = Requests()
+    try:
+        pipeline = _prepare(options, events)
+    except Exception as error:
+        if not isinstance(error, EngineError):
+            traceback.print_exc()
+            error = UnusableEngine(f"the engine cannot start ({type(error).__name__}: {error})")
+        events.emit(
+            protocol.Failed(
+                id=None,
+                code=error.code,
+                message=error.message,
+                fault=protocol.Fault.ENVIRONMENT,
+                retryable=False,
+            )
+        )
+        _leave(EXIT_UNUSABLE)
+    while isinstance(request := requests.next(), protocol.Upscale):
+        pipeline.answer(request)
+    requests.bye_said.set()
+    seconds = time.perf_counter() - _STARTED
+    events.emit(protocol.Bye(pictures=pipeline.pictures, failed=pipeline.failed, seconds=seconds))
+    _leave(EXIT_DONE)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sr_engine",
+        description="Upscale a batch of pictures: reads requests and writes events, one JSON object a line. "
+        "dropscale starts it; by hand, `dropscale upscale FILE` is what you want.",
+    )
+    parser.add_argument("--model", required=True, help="a name from the manifest models.yaml")
+    parser.add_argument("--models-folder", default=models.default_folder(), help="where models.yaml is")
+    parser.add_argument("--runtime", choices=runtimes.NAMES, default="auto", help="what runs the network")
+    parser.add_argument("--threads", type=_count, default=0, help="of the CPU; 0 lets the runtime decide")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 1024:
+        raise ValueError
+    return number
+
+
+def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
+    """Verify and load the model, say `ready`.
+
+    Raises:
+        UnusableEngine: no picture can be upscaled here.
+    """
+    model = models.find(options.model, options.models_folder)
+    weights = models.verify(model, options.models_folder)
+    runtime = runtimes.load(options.runtime, weights, model, options.threads)
+    # Only now: these import OpenCV, and `runtimes.load` has made sure that it can be imported.
+    from sr_engine.pipeline import Pipeline  # noqa: PLC0415
+    from sr_engine.tiles import Network  # noqa: PLC0415
+
+    pipeline = Pipeline(Network(runtime, model), events.emit)
+    events.emit(
+        protocol.Ready(
+            runtime=runtime.name,
+            device=runtime.device,
+            precision=runtime.precision,
+            load_seconds=time.perf_counter() - _STARTED,
+        )
+    )
+    return pipeline
+
+
+def _speakable(event: protocol.Failed) -> protocol.Failed:
+    """A message may quote a path, whose bytes need not be text; JSON takes text only."""
+    message = event.message.encode("utf-8", "replace").decode("utf-8")
+    return protocol.Failed(id=event.id, code=event.code, message=message, fault=event.fault, retryable=event.retryable)
+
+
+def _refuse(reason: str) -> NoReturn:
+    sys.stderr.write(f"the engine cannot go on: {reason}\n")
+    _leave(EXIT_USAGE)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: leaving in order would wait for threads, ours and the runtime's."""
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

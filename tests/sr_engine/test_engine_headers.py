@@ -1,0 +1,222 @@
+"""Headers: kind and size by content, whatever the bytes are."""
+
+import contextlib
+import io
+import random
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from engine_files import bmp, bmp_rows, draw, exif, jpeg_segment, jpeg_with, png, ramp, tiff, written
+
+from sr_engine.headers import HeaderError, Kind, read_header
+from sr_engine.protocol import Code
+
+COLOUR = draw(20, 24)
+GREY = COLOUR[:, :, 1].copy()
+WITH_ALPHA = np.dstack([COLOUR, ramp(20, 24)])
+RGB = COLOUR[:, :, ::-1].copy()
+
+FILES = {
+    "jpeg": (Kind.JPEG, written(".jpg", COLOUR)),
+    "jpeg progressive": (Kind.JPEG, written(".jpg", COLOUR, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
+    "jpeg grey": (Kind.JPEG, written(".jpg", GREY)),
+    "png": (Kind.PNG, written(".png", COLOUR)),
+    "png alpha": (Kind.PNG, written(".png", WITH_ALPHA)),
+    "webp lossy": (Kind.WEBP, written(".webp", COLOUR, cv2.IMWRITE_WEBP_QUALITY, 80)),
+    "webp lossless": (Kind.WEBP, written(".webp", COLOUR, cv2.IMWRITE_WEBP_QUALITY, 101)),
+    "webp extended": (Kind.WEBP, written(".webp", WITH_ALPHA, cv2.IMWRITE_WEBP_QUALITY, 80)),
+    "tiff": (Kind.TIFF, written(".tiff", COLOUR)),
+    "tiff big-endian": (Kind.TIFF, tiff(RGB, order=">")),
+    "bigtiff": (Kind.TIFF, tiff(RGB, big=True)),
+    "bigtiff big-endian": (Kind.TIFF, tiff(RGB, big=True, order=">")),
+    "bmp": (Kind.BMP, written(".bmp", COLOUR)),
+    "bmp alpha": (Kind.BMP, written(".bmp", WITH_ALPHA)),
+    "bmp top-down": (Kind.BMP, bmp(24, -20, 24, bmp_rows(COLOUR[::-1]))),
+    "bmp core": (Kind.BMP, bmp(24, 20, 24, bmp_rows(COLOUR), size=12)),
+    "bmp os/2": (Kind.BMP, bmp(24, 20, 24, bmp_rows(COLOUR), size=64, tail=bytes(24))),
+}
+
+
+def header_of(data):
+    return read_header(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_kind_and_size(name):
+    kind, data = FILES[name]
+    header = header_of(data)
+    assert (header.kind, header.width, header.height, header.obstacle) == (kind, 24, 20, "")
+    assert header.bits in (8, 24, 32)
+
+
+def test_a_segment_with_a_thumbnail_is_skipped():
+    inner = written(".jpg", draw(8, 8))
+    data = jpeg_with(FILES["jpeg"][1], jpeg_segment(0xE1, b"Exif\0\0" + exif(6) + inner))
+    assert (header_of(data).width, header_of(data).height) == (24, 20)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_cut_off_anywhere_is_an_error_or_the_same_size(name):
+    _, data = FILES[name]
+    refused = 0
+    for length in range(len(data)):
+        try:
+            header = header_of(data[:length])
+        except HeaderError as error:
+            refused += 1
+            assert error.code is Code.UNDECODABLE
+        else:
+            assert (header.width, header.height) == (24, 20)
+    assert refused >= 24
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_anywhere_is_an_error_or_a_header(name):
+    _, data = FILES[name]
+    chance = random.Random(7)
+    for _ in range(1500):
+        damaged = bytearray(data[: chance.randrange(20, len(data) + 1)])
+        for _ in range(chance.randrange(1, 6)):
+            damaged[chance.randrange(min(len(damaged), 200))] = chance.randrange(256)
+        try:
+            header = header_of(bytes(damaged))
+        except HeaderError:
+            continue
+        assert header.width >= 1
+        assert header.height >= 1
+
+
+def test_random_bytes_are_refused():
+    chance = random.Random(11)
+    starts = [data[:size] for _, data in FILES.values() for size in (2, 4, 8, 12)]
+    for _ in range(3000):
+        with pytest.raises(HeaderError):
+            header_of(chance.randbytes(chance.randrange(0, 64)))
+        data = chance.choice(starts) + chance.randbytes(chance.randrange(0, 200))
+        try:
+            header = header_of(data)
+        except HeaderError:
+            continue
+        assert header.width >= 1
+
+
+class Counting(io.BytesIO):
+    """Counts what is read of it."""
+
+    total = 0
+
+    def read(self, size=-1, /):
+        found = super().read(size)
+        self.total += len(found)
+        return found
+
+
+def test_reading_is_bounded():
+    loop = bytearray(tiff(RGB, pages=2))
+    first = int.from_bytes(loop[4:8], "little")
+    count = int.from_bytes(loop[first : first + 2], "little")
+    loop[first + 2 + 12 * count : first + 6 + 12 * count] = loop[4:8]  # the first page follows itself
+    hostile = [
+        bytes(loop),
+        b"\xff\xd8" + jpeg_segment(0xE1, b"") * 300_000,
+        b"\xff\xd8" + b"\xff" * 1_000_000,
+        FILES["png"][1][:33] + (b"\0\0\0\0tEXt" + bytes(4)) * 100_000,
+    ]
+    for data in hostile:
+        file = Counting(data)
+        with contextlib.suppress(HeaderError):
+            assert read_header(file).width == 24
+        assert file.total < 200_000
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_size_is_the_stored_one_whatever_the_orientation(orientation):
+    header = header_of(tiff(RGB, t274=orientation))
+    assert (header.width, header.height) == (24, 20)
+
+
+UNSUPPORTED = {
+    "gif": (written(".gif", COLOUR), "GIF"),
+    "avif": (b"\0\0\0\x20ftypavif" + bytes(20), "AVIF"),
+    "heic": (b"\0\0\0\x20ftypheic" + bytes(20), "HEIC"),
+    "jpeg 2000": (written(".jp2", draw(64, 64)), "JPEG 2000"),
+    "video": (b"\0\0\0\x20ftypisom" + bytes(20), "video"),
+    "pdf": (b"%PDF-1.7\n", "PDF"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_other_kinds_are_named(name):
+    data, named = UNSUPPORTED[name]
+    with pytest.raises(HeaderError, match=named) as caught:
+        header_of(data)
+    assert caught.value.code is Code.UNSUPPORTED
+
+
+def animation(extension):
+    frames = cv2.Animation()
+    frames.frames = [WITH_ALPHA, WITH_ALPHA[::-1].copy()]
+    frames.durations = [100, 100]
+    done, packed = cv2.imencodeanimation(extension, frames)
+    assert done
+    return packed.tobytes()
+
+
+OBSTACLES = {
+    "16-bit png": (written(".png", GREY.astype(np.uint16) * 257), "16-bit"),
+    "16-bit tiff": (tiff(GREY.astype(np.uint16) * 257), "16-bit"),
+    "float tiff": (tiff(GREY.astype(np.float32), t339=3), "floating-point"),
+    "signed tiff": (tiff(GREY.astype(np.int8), t339=2), "signed"),
+    "apng": (animation(".png"), "animated PNG"),
+    "animated webp": (animation(".webp"), "animated WebP"),
+    "two pages": (tiff(RGB, pages=2), "several pages"),
+    "grey with alpha": (tiff(np.dstack([GREY, GREY]), photometric=1, t338=2), "2 channels"),
+    "five samples": (tiff(np.dstack([WITH_ALPHA, GREY]), photometric=2), "5 channels"),
+    "raw photograph": (tiff(RGB, t254=1), "raw photograph"),
+    "16-bit bmp": (bmp(24, 20, 16, bytes(48 * 20)), "16 bits per pixel"),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_sound_pictures_that_are_not_handled_say_so(name):
+    data, named = OBSTACLES[name]
+    header = header_of(data)
+    assert (header.width, header.height) == (24, 20)
+    assert named in header.obstacle
+
+
+def test_a_thumbnail_page_is_no_second_page():
+    data = bytearray(tiff(RGB, pages=2, t254=1))
+    first = int.from_bytes(data[4:8], "little")
+    assert data[first + 2 : first + 4] == (254).to_bytes(2, "little")
+    data[first + 10] = 0  # the first page is a full one, the second stays a reduced copy
+    assert header_of(bytes(data)).obstacle == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [(b"", "empty"), (bytes(5000), "only zeros"), (b"hello, this is text", "not a picture")],
+)
+def test_what_is_no_picture_is_told_in_a_sentence(data, named):
+    with pytest.raises(HeaderError, match=named) as caught:
+        header_of(data)
+    assert caught.value.code is Code.UNDECODABLE
+
+
+@pytest.mark.parametrize("sides", [(0, 5), (5, 0)])
+def test_no_pixels_is_damage(sides):
+    with pytest.raises(HeaderError, match="claims"):
+        header_of(png(*sides, 8, 2, [b""]))
+
+
+@pytest.mark.parametrize("module", ["protocol", "errors", "models", "tags", "headers", "structure", "runtimes"])
+def test_light_modules_stay_light(module):
+    code = (
+        f"import sys, sr_engine.{module}; "
+        "sys.exit(', '.join({'numpy', 'cv2', 'onnxruntime', 'watcher'} & set(sys.modules)) or None)"
+    )
+    ran = subprocess.run([sys.executable, "-P", "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -1,0 +1,430 @@
+"""The process: one conversation, whatever is said, dropped, broken or missing."""
+
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from engine_files import draw, png, ramp, written
+
+from sr_engine import models
+from sr_engine.protocol import (
+    Bye,
+    Code,
+    Done,
+    End,
+    Failed,
+    Fault,
+    Output,
+    Progress,
+    Ready,
+    Started,
+    Upscale,
+    decode_path,
+    encode_path,
+)
+
+posix = pytest.mark.skipif(os.name != "posix", reason="asks for POSIX")
+
+
+def ask(number, source, target, **options):
+    return Upscale(id=number, source=encode_path(os.fspath(source)), target=encode_path(os.fspath(target)), **options)
+
+
+@pytest.fixture
+def drop(tmp_path):
+    """drop(name, bytes) -> the path of a new file."""
+
+    def write(name, data):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def only(heard, kind):
+    (event,) = [event for event in heard if isinstance(event, kind)]
+    return event
+
+
+def test_a_conversation(converse, drop, tmp_path):
+    source = written(".png", draw(40, 30))
+    engine = converse("--threads", "1")
+    engine.say(ask(7, drop("a.jpg", source), tmp_path / "out"))
+    heard, code = engine.finish()
+    assert code == 0
+    assert [type(event) for event in heard] == [Ready, Started, Progress, Done, Bye]
+    ready, started, progress, done, bye = heard
+    assert (ready.runtime, ready.device, ready.precision) == ("opencv", "cpu", "fp32")
+    assert 0 < ready.load_seconds < 60
+    assert (started.id, started.width, started.height) == (7, 30, 40)
+    assert (progress.done, progress.total) == (1, 1)
+    assert decode_path(done.target) == os.fspath(tmp_path / "out.png")
+    result = (tmp_path / "out.png").read_bytes()
+    assert done.source_sha256 == hashlib.sha256(source).hexdigest()
+    assert done.result_sha256 == hashlib.sha256(result).hexdigest()
+    assert (done.result_bytes, done.width, done.height) == (len(result), 90, 120)
+    assert min(done.decode_seconds, done.upscale_seconds, done.encode_seconds) > 0
+    assert done.peak_memory_bytes > 20e6 or os.name != "posix"
+    assert (bye.pictures, bye.failed) == (1, 0)
+    assert cv2.imread(os.fspath(tmp_path / "out.png")).shape == (120, 90, 3)
+    assert engine.log() == ""
+
+
+def test_nothing_to_do(converse):
+    heard, code = converse().finish()
+    assert [type(event) for event in heard] == [Ready, Bye]
+    assert code == 0
+
+
+def test_a_bad_picture_amid_good_ones(converse, drop, tmp_path):
+    good = written(".jpg", draw(20, 20))
+    engine = converse()
+    bad = {
+        2: (good[:-30], Code.UNDECODABLE, "copy the picture again"),
+        3: (b"", Code.UNDECODABLE, "empty"),
+        4: (b"plain text", Code.UNDECODABLE, "not a picture"),
+        5: (written(".png", np.zeros((5, 5), np.uint16)), Code.UNSUPPORTED, "16-bit"),
+        6: (png(60_000, 60_000, 8, 2, [b""]), Code.TOO_LARGE, "megapixels"),
+        7: (written(".gif", draw(20, 20)), Code.UNSUPPORTED, "GIF"),
+    }
+    engine.say(ask(1, drop("1", good), tmp_path / "out1"))
+    for number, (data, _, _) in bad.items():
+        engine.say(ask(number, drop(f"{number}.png", data), tmp_path / f"out{number}"))
+    engine.say(ask(8, drop("8", good), tmp_path / "out8"))
+    heard, code = engine.finish()
+    assert code == 0
+    assert [event.id for event in heard if isinstance(event, Started)] == list(range(1, 9))
+    assert [event.id for event in heard if isinstance(event, Done)] == [1, 8]
+    failures = {event.id: event for event in heard if isinstance(event, Failed)}
+    assert list(failures) == list(bad)
+    for number, (_, why, words) in bad.items():
+        failed = failures[number]
+        assert (failed.code, failed.fault, failed.retryable) == (why, Fault.PICTURE, False)
+        assert words in failed.message
+    sizes = {event.id: (event.width, event.height) for event in heard if isinstance(event, Started)}
+    assert (sizes[3], sizes[4], sizes[6]) == ((0, 0), (0, 0), (60_000, 60_000))
+    assert only(heard, Bye).failed == 6
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out1.jpg", "out8.jpg"]
+    assert "Traceback" not in engine.log()
+
+
+def test_the_output_options_are_obeyed(converse, drop, tmp_path):
+    source = drop("a.png", written(".png", np.dstack([draw(20, 20), ramp(20, 20)])))
+    engine = converse()
+    engine.say(ask(1, source, tmp_path / "same"), ask(2, source, tmp_path / "as", output=Output("jpeg")))
+    heard, _ = engine.finish()
+    assert [decode_path(event.target)[-4:] for event in heard if isinstance(event, Done)] == [".png", ".jpg"]
+    assert cv2.imread(os.fspath(tmp_path / "same.png"), cv2.IMREAD_UNCHANGED).shape == (60, 60, 4)
+
+
+def test_a_name_that_is_not_text(converse, tmp_path):
+    folder = os.fsencode(tmp_path)
+    source = os.fsdecode(os.path.join(folder, b"caf\xe9 %41.png"))
+    try:
+        with open(source, "wb") as file:
+            file.write(written(".png", draw(8, 9)))
+    except OSError:
+        pytest.skip("this filesystem takes text only")
+    target = os.fsdecode(os.path.join(folder, b"caf\xe9"))
+    engine = converse()
+    engine.say(ask(1, source, target), ask(2, target + "gone", target + "2"))
+    heard, code = engine.finish()
+    assert code == 0
+    assert decode_path(only(heard, Done).target) == target + ".png"
+    assert os.path.exists(target + ".png")
+    assert only(heard, Failed).code is Code.UNREADABLE
+
+
+@posix
+def test_only_regular_files_are_read(converse, drop, tmp_path):
+    picture = drop("picture.png", written(".png", draw(8, 9)))
+    (tmp_path / "link").symlink_to(picture)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    engine = converse()
+    for number, name in enumerate(("link", "folder", "pipe", "gone")):
+        engine.say(ask(number, tmp_path / name, tmp_path / f"out{number}"))
+    heard, code = engine.finish()
+    assert code == 0
+    failures = [event for event in heard if isinstance(event, Failed)]
+    assert len(failures) == 4
+    assert {(event.code, event.fault, event.retryable) for event in failures} == {
+        (Code.UNREADABLE, Fault.ENVIRONMENT, True)
+    }
+    assert "symbolic link" in failures[0].message
+
+
+def test_results_never_overwrite(converse, drop, tmp_path):
+    picture = drop("picture.png", written(".png", draw(8, 9)))
+    drop("taken.png", b"precious")
+    engine = converse()
+    engine.say(ask(1, picture, tmp_path / "taken"), ask(2, picture, tmp_path / "no folder" / "out"))
+    heard, _ = engine.finish()
+    failures = [event for event in heard if isinstance(event, Failed)]
+    assert [(event.code, event.fault, event.retryable) for event in failures] == [
+        (Code.UNWRITABLE, Fault.ENVIRONMENT, True)
+    ] * 2
+    assert (tmp_path / "taken.png").read_bytes() == b"precious"
+
+
+@posix
+def test_a_full_disk_leaves_nothing_behind(converse, drop, tmp_path):
+    # A limit of 8 blocks (4 KiB) on the size of files stands for the disk: the write breaks off in the middle.
+    engine = converse(before=["sh", "-c", 'ulimit -f 8; exec "$@"', "sh"])
+    large, small = (drop(name, written(".png", draw(*sides))) for name, sides in (("l", (60, 60)), ("s", (5, 5))))
+    engine.say(ask(1, large, tmp_path / "out1"), ask(2, small, tmp_path / "out2"))
+    heard, code = engine.finish()
+    assert code == 0
+    failed = only(heard, Failed)
+    assert (failed.id, failed.code, failed.fault, failed.retryable) == (1, Code.UNWRITABLE, Fault.ENVIRONMENT, True)
+    assert [path.name for path in tmp_path.glob("out*")] == ["out2.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space hold on Linux")
+def test_exhausted_memory_is_the_machines_fault(converse, drop, tmp_path):
+    engine = converse(
+        "--threads",
+        "1",
+        before=["sh", "-c", 'ulimit -v 2400000; exec "$@"', "sh"],
+        environment={"OPENBLAS_NUM_THREADS": "1"},  # its threads' stacks count too
+    )
+    large = drop("large.png", png(9000, 9000, 1, 3, [bytes(1125)] * 9000, (b"PLTE", bytes(6))))
+    small = drop("small.png", written(".png", draw(5, 5)))
+    engine.say(ask(1, large, tmp_path / "out1"), ask(2, small, tmp_path / "out2"))
+    heard, code = engine.finish()
+    assert code == 0
+    failed = only(heard, Failed)
+    assert (failed.id, failed.code, failed.fault, failed.retryable) == (
+        1,
+        Code.OUT_OF_MEMORY,
+        Fault.ENVIRONMENT,
+        True,
+    )
+    assert only(heard, Done).id == 2
+
+
+@posix
+def test_results_obey_the_umask(converse, drop, tmp_path):
+    engine = converse(before=["sh", "-c", 'umask 027; exec "$@"', "sh"])
+    engine.say(ask(1, drop("a", written(".png", draw(5, 5))), tmp_path / "out"))
+    engine.finish()
+    assert stat.S_IMODE((tmp_path / "out.png").stat().st_mode) == 0o640
+
+
+def test_stdin_closing_ends_it_at_once(converse, drop, tmp_path):
+    engine = converse()
+    engine.say(ask(1, drop("large.png", written(".png", np.zeros((4000, 4000), np.uint8))), tmp_path / "out"))
+    engine.hear_until(Progress)
+    engine.process.stdin.close()
+    assert engine.process.wait(10) == 4
+    assert not list(tmp_path.glob("out*"))
+    assert "Traceback" not in engine.log()
+
+
+def test_stdin_closing_while_it_loads_ends_it(converse):
+    engine = converse()
+    engine.process.stdin.close()
+    assert engine.process.wait(30) == 4
+    assert Bye not in {type(event) for event in iter(engine.hear, None)}
+
+
+def test_stdin_closing_after_the_end_was_said_but_not_answered_ends_it(converse, drop, tmp_path):
+    engine = converse()
+    large = drop("large.png", written(".png", np.zeros((4000, 4000), np.uint8)))
+    engine.say(ask(1, large, tmp_path / "out"), End(), b'{"type":"upsc')
+    engine.hear_until(Progress)
+    engine.process.stdin.close()
+    assert engine.process.wait(10) == 4
+
+
+def test_a_closed_stdout_ends_it_quietly(converse, drop, tmp_path):
+    engine = converse()
+    engine.hear_until(Ready)
+    engine.process.stdout.close()
+    engine.say(ask(1, drop("a.png", written(".png", draw())), tmp_path / "out"))
+    assert engine.process.wait(30) == 4
+    assert engine.log() == ""
+
+
+@posix
+def test_interrupts_are_for_the_watcher(converse, drop, tmp_path):
+    engine = converse()
+    engine.hear_until(Ready)
+    engine.process.send_signal(signal.SIGINT)
+    engine.say(ask(1, drop("a.png", written(".png", draw())), tmp_path / "out"))
+    heard, code = engine.finish()
+    assert code == 0
+    assert only(heard, Done).id == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"hello\n",
+        b"\n",
+        b"\xff\xfe\n",
+        b'{"type":"upscale","id":1}\n',
+        b'{"type":"end","v":99}\n',
+        b'{"type":"ready"}\n',
+        b"x" * (1 << 20) + b"\n",
+    ],
+)
+def test_garbage_requests_end_it(converse, garbage):
+    engine = converse()
+    engine.hear_until(Ready)
+    engine.say(garbage)
+    assert engine.process.wait(30) == 2
+    assert "the engine cannot go on" in engine.log()
+    assert "Traceback" not in engine.log()
+
+
+CHATTY = """
+import importlib, os, sys
+os.write(1, b"a library says hello\\n")
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path = [folder for folder in sys.path if os.path.abspath(folder) != here]
+del sys.modules["cv2"]
+cv2 = importlib.import_module("cv2")
+quiet = cv2.imdecode
+def imdecode(*arguments):
+    print("decoding", flush=True)
+    os.write(1, b"more of it\\n")
+    return quiet(*arguments)
+cv2.imdecode = imdecode
+"""
+
+
+def test_a_chatty_library_cannot_corrupt_the_stream(converse, drop, tmp_path):
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "cv2.py").write_text(CHATTY)
+    engine = converse(environment={"PYTHONPATH": os.fspath(tmp_path / "stub")})
+    engine.say(ask(1, drop("a.png", written(".png", draw())), tmp_path / "out"))
+    heard, code = engine.finish()
+    assert code == 0
+    assert [type(event) for event in heard] == [Ready, Started, Progress, Done, Bye]
+    for words in ("a library says hello", "decoding", "more of it"):
+        assert words in engine.log()
+
+
+def unusable(engine):
+    """The one event of an engine that cannot work."""
+    failed = engine.hear()
+    assert isinstance(failed, Failed)
+    assert engine.hear() is None
+    assert engine.process.wait(30) == 3
+    assert (failed.id, failed.code, failed.fault) == (None, Code.ENGINE_UNUSABLE, Fault.ENVIRONMENT)
+    return failed.message
+
+
+def test_missing_desktop_libraries_name_both_remedies(converse, tmp_path):
+    (tmp_path / "cv2.py").write_text(
+        'raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")'
+    )
+    engine = converse(environment={"PYTHONPATH": os.fspath(tmp_path)})
+    message = unusable(engine)
+    assert "libGL.so.1" in message
+    assert "pip uninstall -y opencv-contrib-python && pip install opencv-contrib-python-headless" in message
+    assert "apt-get install libgl1 libglib2.0-0" in message
+    assert "Traceback" not in engine.log()
+
+
+def test_an_opencv_that_is_not_installed_is_named(converse, tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')")
+    message = unusable(converse(environment={"PYTHONPATH": os.fspath(tmp_path)}))
+    assert message.startswith("cv2 is not installed: pip install")
+
+
+def test_an_unexpected_fault_of_a_library_is_told_with_its_traceback(converse, tmp_path):
+    (tmp_path / "cv2.py").write_text("raise RuntimeError('surprise')")
+    engine = converse(environment={"PYTHONPATH": os.fspath(tmp_path)})
+    assert "surprise" in unusable(engine)
+    assert "Traceback" in engine.log()
+
+
+def test_an_unknown_model_is_named(converse):
+    message = unusable(converse("--model", "nonsense"))
+    assert "nonsense" in message
+    assert "edsr-lite-x3" in message
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the models' folder, its own name not being text where the filesystem allows that."""
+    name = os.path.join(os.fsencode(tmp_path), b"models \xe9")
+    try:
+        os.mkdir(name)
+    except OSError:
+        name = os.path.join(os.fsencode(tmp_path), b"models")
+        os.mkdir(name)
+    for file in ("models.yaml", "edsr-lite-x3.onnx"):
+        shutil.copyfile(os.path.join(models.default_folder(), file), os.path.join(os.fsdecode(name), file))
+    return os.fsdecode(name)
+
+
+def test_the_model_may_be_anywhere(converse, folder):
+    heard, code = converse("--models-folder", folder).finish()
+    assert isinstance(heard[0], Ready)
+    assert code == 0
+
+
+def test_a_corrupt_model_is_refused(converse, folder):
+    with open(os.path.join(folder, "edsr-lite-x3.onnx"), "r+b") as file:
+        file.seek(1000)
+        file.write(b"\0\1\2\3")
+    message = unusable(converse("--models-folder", folder))
+    assert "is not the file that the manifest names" in message
+
+
+def test_a_missing_model_is_refused(converse, folder):
+    os.unlink(os.path.join(folder, "edsr-lite-x3.onnx"))
+    assert "cannot read the model" in unusable(converse("--models-folder", folder))
+    os.unlink(os.path.join(folder, "models.yaml"))
+    assert "models.yaml" in unusable(converse("--models-folder", folder))
+
+
+def test_a_model_that_is_none_is_refused(converse, folder):
+    with open(os.path.join(folder, "edsr-lite-x3.onnx"), "wb") as file:
+        file.write(b"nothing of the kind")
+    manifest = os.path.join(folder, "models.yaml")
+    with open(manifest, encoding="utf-8") as file:
+        text = file.read()
+    found = hashlib.sha256(b"nothing of the kind").hexdigest()
+    known = models.find("edsr-lite-x3", folder).sha256
+    with open(manifest, "w", encoding="utf-8") as file:
+        file.write(text.replace(known, found))
+    engine = converse("--models-folder", folder)
+    assert "OpenCV cannot load the model edsr-lite-x3.onnx" in unusable(engine)
+    assert "Traceback" not in engine.log()
+
+
+def run_by_hand(*arguments):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "sr_engine", *arguments],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_help_says_what_it_is():
+    ran = run_by_hand("--help")
+    assert ran.returncode == 0
+    assert "dropscale upscale FILE" in ran.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", "x", "--threads", "-1"], ["--model", "x", "--runtime", "y"]])
+def test_wrong_arguments_are_refused(arguments):
+    ran = run_by_hand(*arguments)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert "usage:" in ran.stderr
