@@ -1,6 +1,6 @@
 """Make docs/before-after.jpg: the same crop of a photograph enlarged by cubic interpolation and by dropscale.
 
-    python benchmarks/before_after.py docs/bee.jpg docs/before-after.jpg
+python benchmarks/before_after.py docs/bee.jpg docs/before-after.jpg
 """
 
 import subprocess

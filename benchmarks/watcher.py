@@ -50,7 +50,10 @@ class Site:
         command = str(Path(sys.executable).parent / "dropscale")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [command, "run", "--log-format", "json", "--verbose"], cwd=self.root, stderr=log, stdin=subprocess.DEVNULL
+                [command, "run", "--log-format", "json", "--verbose"],
+                cwd=self.root,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         wait_until(lambda: any(event["event"] == "watching" for event in self.events()))
         return self

@@ -242,7 +242,8 @@ class _Batch:
             self._withdraw(picture)  # rewritten between the claim and the decoding
             return
         try:
-            if not holds(staged.path, staged.sha256):
+            staging = self.workshop.delivery.open_staging(self.id)
+            if os.path.dirname(staged.path) != staging or not holds(staged.path, staged.sha256):
                 raise FileNotFoundError(2, "the staged result is not what the engine wrote", staged.path)
             self._deliver_with_twins(picture, staged, reused=False)
         except OSError as error:

@@ -306,7 +306,7 @@ def _fitted(stem: str, ending: str, longest: int) -> str:
 
 def _publish_by_link(hidden: str, target: str) -> None:
     try:
-        os.link(hidden, target, follow_symlinks=False)
+        os.link(hidden, target)
     except FileExistsError:
         raise
     except OSError as error:

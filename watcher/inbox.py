@@ -147,6 +147,8 @@ class Inbox:
             lost, self._lost = self._lost, None
         for hint in hints:
             path = os.path.relpath(hint, self.root)
+            if path.startswith(os.pardir):
+                continue  # moved out
             if os.path.isdir(hint) and not os.path.islink(hint):
                 if self._watch.recursive or path == os.curdir:
                     for found in self._files_below("" if path == os.curdir else path):

@@ -75,11 +75,18 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     Raises:
         LedgerError: a newer dropscale wrote the ledger.
     """
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    while True:
+        connection.execute("BEGIN IMMEDIATE")  # before the look: `status` may open the same new file
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version >= len(MIGRATIONS):
+            connection.rollback()
+            break
+        for statement in MIGRATIONS[version].split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version + 1}")
+        connection.commit()
     if version > len(MIGRATIONS):
         raise LedgerError(
             f"the ledger {path} was written by a newer dropscale (version {version} of its tables)",
             "install that version, or use another state folder",
         )
-    for number in range(version, len(MIGRATIONS)):
-        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")

@@ -1,5 +1,6 @@
 """The watcher: carries forward what a kill left, collects pictures into windows, runs one batch at a time."""
 
+import errno
 import logging
 import os
 import queue
@@ -24,7 +25,7 @@ from watcher.progress import Progress
 from watcher.settling import Settled
 from watcher.window import Window
 
-_Found = list[tuple[str, "Future[Digest]"]]
+_Found = list[tuple[str, Identity, "Future[Digest]"]]
 
 
 class Ended(Enum):
@@ -91,14 +92,11 @@ class Service:
             tell("watching", "watching {inbox}: {how}", inbox=display(self.inbox.root), how=self.inbox.backend)
             memory.return_freed()
             while not self._stops and not (self._reload and self._job is None):
-                now = time.monotonic()
-                if self.inbox.check_root(now):
-                    self._look(now)
-                elif len(self._window) and not self.inbox.armed:
-                    self._forget_window()
-                self._note_health()
-                self._finish_job(now)
-                self._start_job(now)
+                try:
+                    self._step(time.monotonic())
+                except LedgerError as error:
+                    warn("ledger", "{problem}; trying again", problem=error.message)
+                    self._pause(self._config.retry.first_seconds)
                 self._sleep()
         finally:
             self._shut_down()
@@ -129,6 +127,15 @@ class Service:
         return outcome
 
     # Steps of the loop
+
+    def _step(self, now: float) -> None:
+        if self.inbox.check_root(now):
+            self._look(now)
+        elif len(self._window):
+            self._forget_window()
+        self._note_health()
+        self._finish_job(now)
+        self._start_job(now)
 
     def _recover(self) -> Outcome:
         """Carry every open row forward, or undo it, from what the folders really hold."""
@@ -184,10 +191,7 @@ class Service:
             warn("interrupted", "the batch was interrupted: {problem}; trying again", problem=str(error))
             for path in paths:
                 self._defer(path, now)
-        try:
-            self._reread_ledger()
-        except LedgerError as error:
-            warn("ledger", "{problem}", problem=error.message)
+        self._reread_ledger()
         for path in paths:  # those that changed while they were in work are new pictures
             self.inbox.admit(path, now, announced=True)
         memory.return_freed()
@@ -234,21 +238,27 @@ class Service:
     def _take(self) -> _Found:
         paths = self._window.take()
         self._in_batch.update(paths)
-        return [(path, self._held[path][1]) for path in paths]
+        return [(path, *self._held[path]) for path in paths]
 
     def _process(self, found: _Found, closed_by: str) -> Outcome:
         whole = []
         unread = 0
-        for path, future in found:
+        for path, settled, future in found:
             try:
-                whole.append((path, future.result()))
-                self._unreadable.pop(path, None)
+                content = future.result()
             except FileNotFoundError:
                 continue  # withdrawn
             except OSError as error:
+                if error.errno == errno.EAGAIN:
+                    continue  # it changed while it was read: a new picture
                 unread += 1
                 self._unreadable[path] = self._unreadable.get(path, 0) + 1
                 warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
+                continue
+            self._unreadable.pop(path, None)
+            # inode numbers that a share makes up as it goes say nothing
+            if content.identity[2:] == settled[2:]:
+                whole.append((path, content))
         outcome = run_batch(self._workshop, whole, closed_by) if whole else Outcome()
         outcome.waiting += unread
         return outcome
@@ -326,11 +336,8 @@ class Service:
             "last_reconcile": f"{inbox.last_reconcile:.3f}",
         }
         if health != self._noted:
-            try:
-                self._ledger.note(**health)
-                self._noted = health
-            except LedgerError as error:
-                warn("ledger", "{problem}", problem=error.message)
+            self._ledger.note(**health)
+            self._noted = health
 
 
 def _pixels(path: str) -> int:
