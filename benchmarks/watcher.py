@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ def latency(root: Path) -> None:
         for number in range(ROUNDS):
             (root / "inbox" / f"{number}.jpg").write_bytes(b"picture %d" % number)
             wait_until(lambda number=number: (root / "archive" / f"{number}.jpg").exists())
-            times = {event["event"]: event["time"] for event in site.events()}
-            beyond.append(times["engine_started"] - times["settled"] - QUIET_SECONDS)
+            times = {event["event"]: datetime.fromisoformat(event["time"]) for event in site.events()}
+            beyond.append((times["engine_started"] - times["settled"]).total_seconds() - QUIET_SECONDS)
     print("| settled to engine spawned, beyond quiet_seconds | ms | bound |\n|---|---|---|")
     print(f"| median of {ROUNDS} | {statistics.median(beyond) * 1e3:.0f} | 100 |")
     print(f"| largest | {max(beyond) * 1e3:.0f} | 100 |\n")

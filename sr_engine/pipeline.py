@@ -137,7 +137,7 @@ def read_source(path: str) -> bytes:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise EnvironmentFault(Code.UNREADABLE, "the picture is not a regular file any more")
+                raise EnvironmentFault(Code.UNREADABLE, "it is not a regular file")
             if status.st_size > MAX_SOURCE_BYTES:
                 raise PictureError(
                     Code.TOO_LARGE, f"a file of {status.st_size / 1e9:.1f} GB is too large: cut it in parts"
@@ -149,8 +149,8 @@ def read_source(path: str) -> bytes:
     except OSError as error:
         # O_NOFOLLOW answers ELOOP, or EMLINK on FreeBSD.
         linked = error.errno in (errno.ELOOP, errno.EMLINK)
-        reason = "it is a symbolic link now" if linked else error.strerror
-        raise EnvironmentFault(Code.UNREADABLE, f"the picture cannot be read: {reason}") from error
+        reason = "it is a symbolic link" if linked else error.strerror
+        raise EnvironmentFault(Code.UNREADABLE, f"it cannot be read: {reason}") from error
 
 
 def store(data: bytes, path: str) -> None:

@@ -5,20 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE_SECONDS, QUICK, ROOT, STUB_ENGINE, Running, Site, command, photo, stub_result, wait_until
-
-__all__ = [
-    "PATIENCE_SECONDS",
-    "QUICK",
-    "ROOT",
-    "STUB_ENGINE",
-    "Running",
-    "Site",
-    "command",
-    "photo",
-    "stub_result",
-    "wait_until",
-]
+from harness import QUICK, STUB_ENGINE, Site
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ PATIENCE_SECONDS = 60.0
 
 # Short enough to test with, long enough for a slow machine not to take a pause for an end.
 QUICK: dict[str, dict[str, Any]] = {
-    "watch": {"settle_seconds": 0.2, "rescan_seconds": 300, "poll_seconds": 0.3, "incomplete_seconds": 0.5},
-    "window": {"quiet_seconds": 0.2, "max_seconds": 2},
+    "watch": {"settle_seconds": 0.1, "rescan_seconds": 300, "poll_seconds": 0.3, "incomplete_seconds": 0.5},
+    "window": {"quiet_seconds": 0.1, "max_seconds": 2},
     "engine": {"start_seconds": 20, "deadline_seconds": 20, "grace_seconds": 10},
     "retry": {"first_seconds": 0.3, "max_seconds": 1},
 }
@@ -108,6 +108,7 @@ class Site:
         for folder in (self.inbox, self.outbox, self.archive, self.failed):
             folder.mkdir(exist_ok=True)
         self.environment = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
+        self.command = [command()]  # what `start` puts before the verb
         self._running: list[Running] = []
 
     def configure(self, **overrides: dict[str, Any]) -> None:
@@ -148,12 +149,12 @@ class Site:
         report: dict[str, Any] = json.loads(done.stdout)
         return report
 
-    def start(self, *arguments: str, ready: bool = True, **environment: str) -> Running:
-        """`dropscale run` in the background; returns when it watches."""
+    def start(self, verb: str = "run", *arguments: str, ready: bool = True, **environment: str) -> Running:
+        """`dropscale run`, or another command, in the background; returns when it watches."""
         log = self.root / f"run-{len(self._running)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [command(), "run", *arguments, "--config", str(self.config_path)],
+                [*self.command, verb, *arguments, "--config", str(self.config_path)],
                 cwd=self.root,
                 env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,

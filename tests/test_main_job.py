@@ -120,13 +120,13 @@ def test_a_writer_that_pauses_with_the_file_open_is_waited_for(stub_site: Site) 
 
 def test_a_writer_that_closes_and_appends_again_is_waited_for(make_site: Callable[..., Site]) -> None:
     """Its pauses are shorter than settle_seconds."""
-    site = make_site(engine=STUB, watch={"settle_seconds": 1.0})
+    site = make_site(engine=STUB, watch={"settle_seconds": 0.8})
     site.start()
     chunks = [photo(seed) for seed in range(8)]
     for chunk in chunks:
         with (site.inbox / "slow.png").open("ab") as file:
             file.write(chunk)
-        time.sleep(0.3)
+        time.sleep(0.25)
         assert not site.names(site.outbox), "taken before it was whole"
     wait_archived(site, "slow.png")
     assert site.files(site.outbox) == {"slow.png": stub_result(b"".join(chunks))}
@@ -174,10 +174,10 @@ def test_pictures_that_were_there_before_the_start_are_taken(stub_site: Site) ->
 
 
 def test_a_picture_rewritten_while_it_waits_is_taken_once_with_its_last_content(make_site: Callable[..., Site]) -> None:
-    site = make_site(engine=STUB, window={"quiet_seconds": 1.5, "max_seconds": 30})
+    site = make_site(engine=STUB, window={"quiet_seconds": 1.0, "max_seconds": 30})
     site.start()
     site.drop("a.png", photo(1))
-    time.sleep(0.7)  # until it is whole and in the window, which nothing shows
+    time.sleep(0.5)  # until it is whole and in the window, which nothing shows
     site.drop("a.png", photo(2))
     wait_archived(site, "a.png")
     assert site.files(site.outbox) == {"a.png": stub_result(photo(2))}
@@ -190,7 +190,7 @@ def test_a_picture_rewritten_while_it_is_in_work_ends_with_its_new_content(stub_
     """The result of the old content is not delivered for the new one; the new one is not archived unseen."""
     site = stub_site
     running = site.start()
-    site.drop("a.png", b"SLOW 1.5 " + photo(1))
+    site.drop("a.png", b"SLOW 1 " + photo(1))
     site.drop("b.png", photo(3))
     wait_until(lambda: "engine ready" in running.log(), "the engine to work")
     time.sleep(0.3)
@@ -330,7 +330,7 @@ def test_subfolders_are_mirrored_however_fast_they_appear(stub_site: Site) -> No
     wait_archived(site, *pictures)
     assert site.files(site.outbox) == {name: stub_result(data) for name, data in pictures.items()}
     assert site.files(site.archive) == pictures
-    assert site.status()["watcher"]["events_missed"] == "0"
+    assert site.status()["watcher"]["events_missed"] == 0
 
 
 def test_without_recursion_subfolders_are_left_alone(make_site: Callable[..., Site]) -> None:
@@ -386,13 +386,13 @@ def test_while_a_batch_runs_the_next_window_fills(stub_site: Site) -> None:
     """What arrived meanwhile starts together, as one batch, as soon as the first is done."""
     site = stub_site
     running = site.start()
-    site.drop("slow.png", b"SLOW 2.5")
+    site.drop("slow.png", b"SLOW 2")
     wait_until(lambda: "engine ready" in running.log(), "the first batch")
     pictures = [f"{number}.png" for number in range(4)]
     for number, name in enumerate(pictures):
         site.drop(name, photo(number))
-        time.sleep(0.3)  # longer than quiet_seconds: alone they would be four windows
+        time.sleep(0.25)  # longer than quiet_seconds: alone they would be four windows
     assert not site.names(site.outbox) - {f".dropscale-staging/1/{number}" for number in range(9)}
     wait_archived(site, "slow.png", *pictures)
     assert site.upscaled() == [1, 4]
-    assert re.findall(r"window closed .*: (\d+) pictures", running.log()) == ["1", "4"]
+    assert re.findall(r"window closed .*: (.*)", running.log()) == ["one picture", "4 pictures"]

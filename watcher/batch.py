@@ -84,8 +84,8 @@ def run_batch(workshop: Workshop, found: Sequence[tuple[str, Digest]], closed_by
         claimed = batch.claim(found)
         new = batch.reuse(claimed)
         batch.upscale_and_deliver(new)
-    except EngineStopped:
-        tell("stopped", "stopped before the end of the batch: the rest stays in the inbox")
+    except EngineStopped as stopped:
+        batch.tell_stopped(stopped)
     finally:
         workshop.progress.end()
         batch.settle()
@@ -147,6 +147,13 @@ class _Batch:
         self.workshop.delivery.close_staging(self.id)
         self.workshop.ledger.close_batch(self.id)
 
+    def tell_stopped(self, stopped: EngineStopped) -> None:
+        """Say what the stop left undone."""
+        given_up = [display(self._claimed[picture].path) for picture in stopped.in_work if picture in self._claimed]
+        text = "stopped; {count} of the batch stay in the inbox for the next time"
+        text += ", {given_up} was given up half-way" if given_up else ""
+        tell("interrupted", text, count=len(self._claimed), given_up=", ".join(given_up))
+
     # Reuse
 
     def _deliver_earlier(self, picture: Picture) -> bool:
@@ -156,7 +163,7 @@ class _Batch:
             try:
                 staged = delivery.stage_copy(picture, earlier, row.result_sha256 or "")
                 if staged is not None:
-                    self._deliver_with_twins(picture, staged, reused=True)
+                    self._deliver_with_twins(picture, staged, "as before, no engine needed", reused=True)
                     return True
             except OSError as error:
                 self._wait(self._with_twins([picture]), _told(error))
@@ -245,7 +252,9 @@ class _Batch:
             staging = self.workshop.delivery.open_staging(self.id)
             if os.path.dirname(staged.path) != staging or not holds(staged.path, staged.sha256):
                 raise FileNotFoundError(2, "the staged result is not what the engine wrote", staged.path)
-            self._deliver_with_twins(picture, staged, reused=False)
+            seconds = done.decode_seconds + done.upscale_seconds + done.encode_seconds
+            how = f"{done.width} x {done.height}, {seconds:.1f} s"
+            self._deliver_with_twins(picture, staged, how, reused=False)
         except OSError as error:
             self._wait(self._with_twins([picture]), _told(error))
 
@@ -282,7 +291,7 @@ class _Batch:
 
     # The ends of a picture
 
-    def _deliver_with_twins(self, picture: Picture, staged: Staged, *, reused: bool) -> None:
+    def _deliver_with_twins(self, picture: Picture, staged: Staged, how: str, *, reused: bool) -> None:
         """Deliver a result to every name of its content; the copies are made while the result cannot be taken."""
         delivery = self.workshop.delivery
         copies = [(picture, staged)]
@@ -304,10 +313,10 @@ class _Batch:
             self.outcome.reused += again
             tell(
                 "delivered",
-                "{picture} -> {result}{how}",
+                "{picture} -> {result} ({how})",
                 picture=display(twin.path),
                 result=display(target),
-                how=" (as before, no engine needed)" if reused else "",
+                how=how if twin.id == picture.id else f"same content as {display(picture.path)}",
                 reused=again,
             )
 
@@ -325,7 +334,7 @@ class _Batch:
         self.workshop.ledger.wait(picture.id, f"cannot be decoded, perhaps unfinished: {reason}", until, counts=False)
         tell(
             "incomplete",
-            "{picture}: {reason}; looking again in {seconds:.0f} s, in case it is still being written",
+            "{picture} cannot be decoded ({reason}); looking again in {seconds:.0f} s, in case it is still being written",
             picture=display(picture.path),
             reason=reason,
             seconds=until - time.time(),

@@ -33,6 +33,7 @@ from watcher.ledger import Ledger
 from watcher.mounts import sync_client_hint, sync_warning
 from watcher.progress import BarProgress, NoProgress, Progress
 from watcher.service import Ended, Service
+from watcher.signals import Signals
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells do
 
@@ -132,9 +133,18 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     lock = _lock(settings)
     try:
         ledger = Ledger(settings.folders.state)
+        signals = Signals()
+
+        def renew() -> bool:
+            nonlocal settings
+            signals.reload = False
+            before, settings = settings, _reloaded(path, settings)
+            return settings != before
+
         try:
-            while _watch(settings, ledger, progress) is Ended.RELOAD:
-                settings = _reloaded(path, settings)
+            instance.introduce(ledger)
+            while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
+                pass
         finally:
             ledger.close()
     finally:
@@ -154,8 +164,9 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     try:
         ledger = Ledger(settings.folders.state)
         try:
+            instance.introduce(ledger)
             service = _service(settings, ledger, progress)
-            _on_signals(service)
+            Signals().attach(service)
             outcome = service.once()
         finally:
             ledger.close()
@@ -218,9 +229,10 @@ def upscale(files: tuple[str, ...], output_folder: str, config_path: str | None,
 
     progress = _begin_log(log_format, verbose=verbose)
     named = config_path or os.environ.get(config.ENV_CONFIG) or os.path.exists(config.DEFAULT_NAME)
-    settings = _load(config_path)[1] if named else Config()
+    settings = _load(config_path)[1] if named else config.without_file(os.environ)
     folder = _models_folder(settings)
     _model(settings, folder)
+    _exit_on_signals()
     failed = upscale_files(settings, folder, files, output_folder, progress)
     return EXIT_SOME_FAILED if failed else EXIT_DONE
 
@@ -258,9 +270,9 @@ def _lock(settings: Config) -> instance.InstanceLock:
     return lock
 
 
-def _watch(settings: Config, ledger: Ledger, progress: Progress) -> Ended:
-    service = _service(settings, ledger, progress)
-    _on_signals(service)
+def _watch(settings: Config, ledger: Ledger, progress: Progress, signals: Signals, renew: Callable[[], bool]) -> Ended:
+    service = _service(settings, ledger, progress, renew)
+    signals.attach(service)
     model = settings.engine.model
     tell("model", "model {model}, runtime {runtime}", model=model, runtime=settings.engine.runtime)
     if client := sync_client_hint(settings.folders.inbox):
@@ -279,13 +291,15 @@ def _reloaded(path: str, old: Config) -> Config:
     except DropscaleError as error:
         warn("reload", "the config stays as it was: {problem}", problem=error.message)
         return old
-    tell("reload", "read {path} again", path=path)
+    tell("reload", "read {path} again{change}", path=path, change=": nothing changed" if new == old else "")
     return new
 
 
-def _service(settings: Config, ledger: Ledger, progress: Progress) -> Service:
+def _service(
+    settings: Config, ledger: Ledger, progress: Progress, renew: Callable[[], bool] = lambda: False
+) -> Service:
     folder = _models_folder(settings)
-    return Service(settings, _model(settings, folder), folder, ledger, progress)
+    return Service(settings, _model(settings, folder), folder, ledger, progress, renew)
 
 
 def _models_folder(settings: Config) -> str:
@@ -306,13 +320,11 @@ def _model(settings: Config, folder: str) -> models.Model:
     return model
 
 
-def _on_signals(service: Service) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: service.request_stop())
-    signal.signal(signal.SIGINT, lambda *_: service.request_stop())
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: service.request_reload())
-    if hasattr(signal, "SIGIO"):
-        signal.signal(signal.SIGIO, signal.SIG_IGN)  # see filesystem.writer_present
+def _exit_on_signals() -> None:
+    """Let a signal end a command as Ctrl-C does: cleaning up on its way out."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _begin_log(log_format: str, *, verbose: bool) -> Progress:
@@ -328,7 +340,9 @@ def _begin_log(log_format: str, *, verbose: bool) -> Progress:
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
-    logging.getLogger("watchdog").propagate = False  # what matters of it the observer passes on
+    watchdog = logging.getLogger("watchdog")  # what matters of it the observer passes on
+    watchdog.propagate = False
+    watchdog.addHandler(logging.NullHandler())  # without any, logging would print its warnings as they are
     return progress
 
 
@@ -345,24 +359,27 @@ class _ConsoleHandler(logging.Handler):
 
 
 def _failed_paths(paths: Sequence[str], failed_folder: str) -> list[str]:
-    """Paths below the failed folder."""
-    if not paths:
-        found = [
-            os.path.relpath(os.path.join(folder, name), failed_folder)
-            for folder, _, names in os.walk(failed_folder)
-            for name in names
-        ]
-        return sorted(p for p in found if not p.endswith(REASON_SUFFIX) and not os.path.basename(p).startswith("."))
+    """Paths below the failed folder: all, or those named; a folder stands for what is below it."""
     below = []
-    for path in paths:
+    for path in paths or [failed_folder]:
         full = os.path.abspath(path) if os.path.lexists(path) else os.path.join(failed_folder, path)
-        relative = os.path.relpath(os.path.realpath(os.path.dirname(full)), failed_folder)
+        parent, name = os.path.split(full)
+        full = os.path.normpath(os.path.join(os.path.realpath(parent), name.removesuffix(REASON_SUFFIX)))
+        relative = os.path.relpath(full, failed_folder)
         if relative == os.pardir or relative.startswith(os.pardir + os.sep):
             raise UsageError(
                 f"{display(path)} is not in {failed_folder}", "name failed pictures; see `dropscale status`"
             )
-        below.append(os.path.normpath(os.path.join(relative, os.path.basename(full).removesuffix(REASON_SUFFIX))))
+        if os.path.isdir(full) and not os.path.islink(full):
+            below += [os.path.relpath(found, failed_folder) for found in _pictures_below(full)]
+        else:
+            below.append(relative)
     return below
+
+
+def _pictures_below(folder: str) -> list[str]:
+    found = [os.path.join(current, name) for current, _, names in os.walk(folder) for name in names]
+    return sorted(p for p in found if not p.endswith(REASON_SUFFIX) and not os.path.basename(p).startswith("."))
 
 
 def _exit_code(outcome: Outcome) -> int:

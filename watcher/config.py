@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from sr_engine.protocol import Output as WireOutput
 from watcher.errors import ConfigError, EnvironmentFault
+from watcher.ignore import IgnoreRules
 
 ENV_PREFIX = "DROPSCALE_"
 ENV_CONFIG = "DROPSCALE_CONFIG"
@@ -18,11 +19,14 @@ DEFAULT_NAME = "config.yaml"
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
-Seconds = Annotated[float, Meta(ge=0, description="a number of seconds, 0 or more")]
-PositiveSeconds = Annotated[float, Meta(gt=0, description="a number of seconds greater than 0")]
+_LONGEST = 1e9  # 30 years; infinity is more than the system's waits can take
+
+Seconds = Annotated[float, Meta(ge=0, le=_LONGEST, description="a number of seconds, 0 or more")]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=_LONGEST, description="a number of seconds greater than 0")]
 Quality = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
 Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
-Name = Annotated[str, Meta(min_length=1, description="a text that is not empty")]
+Name = Annotated[str, Meta(min_length=1, pattern=r"^[^\0]*$", description="a text that is not empty")]
+Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # no path or argument can hold a zero byte
 
 
 class Folders(msgspec.Struct, frozen=True):
@@ -60,7 +64,7 @@ class Engine(msgspec.Struct, frozen=True):
     """The engine process; see config.yaml."""
 
     model: Name = "edsr-lite-x3"
-    models_folder: Annotated[str, Meta(description="a folder, or empty")] = ""
+    models_folder: Annotated[Text, Meta(description="a folder, or empty")] = ""
     runtime: Annotated[Literal["auto", "opencv"], Meta(description="one of auto, opencv")] = "auto"
     threads: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
     attempts: Count = 2
@@ -68,7 +72,7 @@ class Engine(msgspec.Struct, frozen=True):
     deadline_seconds: PositiveSeconds = 60
     deadline_seconds_per_megapixel: Seconds = 120
     grace_seconds: Seconds = 30
-    command: Annotated[tuple[str, ...], Meta(description="a list: the program and its arguments")] = ()
+    command: Annotated[tuple[Text, ...], Meta(description="a list: the program and its arguments")] = ()
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -129,12 +133,29 @@ def load(path: str, environ: Mapping[str, str]) -> Config:
         ConfigError: the file is missing, is no YAML, or holds something that is not allowed. The message names the
             path of every wrong key, its value and what is allowed.
     """
-    tree = _read_yaml(path)
-    _override(tree, environ)
-    problems: list[str] = []
+    return _convert(_read_yaml(path), path, environ)
+
+
+def without_file(environ: Mapping[str, str]) -> Config:
+    """The defaults with the environment's overrides, for what works without a config.yaml.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return _convert({}, DEFAULT_NAME, environ)
+
+
+def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Config:
+    variables = _override(tree, environ)
+    problems: list[tuple[str, str]] = []
     config = _build(Config, tree, "", problems)
+    try:
+        IgnoreRules(config.watch.ignore)
+    except ValueError as error:
+        problems.append(("watch.ignore", str(error)))
     if problems:
-        raise ConfigError(f"{path}: " + "\n".join(problems), "see the comments in the file, or `dropscale init`")
+        told = [f"{_origin(key, path, variables)}: {key}: {problem}" for key, problem in problems]
+        raise ConfigError("\n".join(told), "see the comments in config.yaml; `dropscale init` writes a fresh one")
     config = msgspec.structs.replace(config, folders=_absolute(config.folders, os.path.dirname(os.path.abspath(path))))
     _refuse_overlap(config.folders, path)
     return config
@@ -179,41 +200,55 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return tree
 
 
-def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _origin(key: str, path: str, variables: Mapping[str, str]) -> str:
+    """The file, or the environment variable, that a key's value came from."""
+    for overridden, variable in variables.items():
+        if f"{overridden}.".startswith(f"{key}."):
+            return f"environment variable {variable}"
+    return path
+
+
+def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """Lay the environment over the file; returns which variable set which key."""
+    variables = {}
     for variable in sorted(environ):
         if not variable.startswith(ENV_PREFIX) or variable == ENV_CONFIG:
             continue
         *parents, leaf = variable.removeprefix(ENV_PREFIX).lower().split("__")
         try:
-            value = yaml.safe_load(environ[variable])
+            value = yaml.safe_load(environ[variable]) if environ[variable] else ""
         except yaml.YAMLError as error:
             raise ConfigError(f"environment variable {variable}={environ[variable]!r} is not YAML") from error
         branch: Any = tree
         for key in parents:
-            branch = branch.setdefault(key, {}) if isinstance(branch, dict) else None
-            if branch is None:
+            if not isinstance(branch, dict):
                 break
+            if branch.get(key) is None:  # also a section whose keys are all commented out
+                branch[key] = {}
+            branch = branch[key]
         if not isinstance(branch, dict):
             raise ConfigError(f"environment variable {variable}: {'.'.join(parents)} is not a section")
         branch[leaf] = value
+        variables[".".join([*parents, leaf])] = variable
+    return variables
 
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def _build(kind: type[T], tree: Any, path: str, problems: list[str]) -> T:
+def _build(kind: type[T], tree: Any, path: str, problems: list[tuple[str, str]]) -> T:
     """Convert one section key by key: so that each problem is told with its own path, and all of them at once."""
     if tree is None:
         return kind()
     if not isinstance(tree, dict):
-        problems.append(f"{path}: {_shown(tree)} is not allowed; expected a section with keys")
+        problems.append((path, f"{_shown(tree)} is not allowed; expected a section with keys"))
         return kind()
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
     for key, value in tree.items():
         where = f"{path}.{key}" if path else str(key)
         if key not in fields:
-            problems.append(f"{where}: unknown key{_suggestion(str(key), list(fields))}")
+            problems.append((where, f"unknown key{_suggestion(str(key), list(fields))}"))
             continue
         wanted = fields[key].type
         if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
@@ -222,7 +257,7 @@ def _build(kind: type[T], tree: Any, path: str, problems: list[str]) -> T:
         try:
             values[key] = msgspec.convert(value, wanted)
         except msgspec.ValidationError:
-            problems.append(f"{where}: {_shown(value)} is not allowed; expected {_allowed(wanted)}")
+            problems.append((where, f"{_shown(value)} is not allowed; expected {_allowed(wanted)}"))
     return kind(**values)
 
 

@@ -79,9 +79,11 @@ class Delivery:
     def sweep_staging(self) -> None:
         """Remove what killed batches left; only while no batch runs."""
         root = os.path.join(self._folders.outbox, STAGING)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # mostly there is none
             for name in os.listdir(root):
                 self.close_staging(int(name)) if name.isdigit() else None
+        with contextlib.suppress(OSError):  # gone already, or something in it is still needed
+            os.rmdir(root)
 
     def stage_copy(self, picture: Picture, source: str, sha256: str) -> Staged | None:
         """Stage a copy of an earlier result; None when it is no longer the file that was delivered.
@@ -133,6 +135,7 @@ class Delivery:
         """
 
         def intend(target: str) -> None:
+            self._remove_reason(self._ledger.picture(picture.id))  # of a name that was taken a moment before
             self._ledger.intend_quarantine(picture.id, target, reason)
             self._write_reason(picture, target, reason)
 
@@ -193,7 +196,9 @@ class Delivery:
                 if error.errno not in {errno.EXDEV, errno.ENOTSUP}:
                     raise
                 hidden = hidden_name(target, 0, content.sha256)
-                copy_file(source, hidden)
+                if copy_file(source, hidden) != content.sha256 or not holds(hidden, content.sha256):
+                    os.unlink(hidden)
+                    raise OSError(errno.EIO, "the copy is not what was written", target) from None
                 try:
                     publish(hidden, target)
                 except FileExistsError:
@@ -269,7 +274,7 @@ class Delivery:
                 self._publish(picture, Staged(staged, sha256, size), reused=picture.reused)
             return True
         # The staged file leaves its folder by the rename only: it was published, and somebody took the result.
-        return os.path.isdir(os.path.dirname(staged))
+        return not os.path.lexists(staged) and os.path.isdir(os.path.dirname(staged))
 
     # Moving originals
 
@@ -278,7 +283,8 @@ class Delivery:
             self._ledger.intend_archive(picture.id, target)
 
         with contextlib.suppress(OriginalChanged):  # replaced since its result was published: a new picture
-            self._originals.move(picture, self._folders.archive, intend)
+            if self._originals.is_unchanged(picture):  # a look, so that a new picture is not moved to and fro
+                self._originals.move(picture, self._folders.archive, intend)
         self._ledger.finish(picture.id, State.DONE)
 
     def _resume_archiving(self, picture: Picture) -> None:
@@ -292,9 +298,7 @@ class Delivery:
             self._write_reason(picture, picture.moved_path or "", picture.reason)
             self._ledger.finish(picture.id, State.FAILED, picture.reason)
             return
-        reason_file = os.path.join(self._folders.failed, (picture.moved_path or "") + REASON_SUFFIX)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(reason_file)  # ours: written after the intent, before the move that did not happen
+        self._remove_reason(picture)
         self.quarantine(picture, picture.reason)
 
     # Helpers
@@ -312,18 +316,30 @@ class Delivery:
         with contextlib.suppress(FileNotFoundError):
             if row.staged_path:
                 os.unlink(row.staged_path)
-        with contextlib.suppress(FileNotFoundError):
-            if row.state is State.QUARANTINING and row.moved_path:
-                os.unlink(os.path.join(self._folders.failed, row.moved_path + REASON_SUFFIX))
+        self._remove_reason(row)
         self._ledger.finish(row.id, State.WITHDRAWN, "the original changed or left the inbox")
+
+    def _remove_reason(self, row: Picture) -> None:
+        """Remove a reason that was written after the intent, before a move that did not happen."""
+        if row.state is State.QUARANTINING and row.moved_path:
+            reason_file = os.path.join(self._folders.failed, row.moved_path + REASON_SUFFIX)
+            for path in (reason_file, _unfinished_reason(reason_file, row)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def _write_reason(self, picture: Picture, target: str, reason: str) -> None:
         path = os.path.join(self._folders.failed, target + REASON_SUFFIX)
-        if os.path.lexists(path):
+        hidden = _unfinished_reason(path, picture)
+        there = look_at(path)
+        if there is not None and there.size > 0:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(hidden)  # its second name, where a killed `publish` linked it
             return
-        hidden = hidden_name(path, picture.id, picture.sha256)
         write_file(hidden, _reason_text(picture, reason))
-        publish(hidden, path)
+        if there is None:
+            publish(hidden, path)
+        else:
+            os.replace(hidden, path)  # the placeholder of a file system without links: see filesystem.publish
 
 
 # Other spellings of an extension: a result keeps the one of its original.
@@ -333,6 +349,11 @@ _SPELLINGS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tiff",
 def _canonical_extension(path: str) -> str:
     extension = os.path.splitext(path)[1].lower()
     return _SPELLINGS.get(extension, extension)
+
+
+def _unfinished_reason(reason_file: str, picture: Picture) -> str:
+    """Where a reason is written. Not under the name that its original has on its way: recovery would take it for it."""
+    return hidden_name(reason_file, picture.id, "reason")
 
 
 def _reason_text(picture: Picture, reason: str) -> str:

@@ -19,7 +19,7 @@ from sr_engine import protocol
 from watcher import config
 from watcher.journal import logger
 
-_EXIT_SECONDS = 10.0  # from `bye` to the end of the process
+_EXIT_SECONDS = 10.0  # from `bye`, or from the end of its output, to the end of the process
 _POLL_SECONDS = 0.5  # how often a stop is noticed while the engine is silent
 _STDERR_LINES = 30
 
@@ -47,7 +47,15 @@ class EngineTrouble(Exception):
 
 
 class EngineStopped(Exception):
-    """The watcher was asked to stop; what the engine had not finished is left."""
+    """The watcher was asked to stop; what the engine had not finished is left.
+
+    Attributes:
+        in_work: ids of the pictures that were given up half-way.
+    """
+
+    def __init__(self, in_work: set[int]) -> None:
+        super().__init__("stopped")
+        self.in_work = in_work
 
 
 class EngineProcess:
@@ -77,6 +85,7 @@ class EngineProcess:
         self.done = self.failed = self.peak_memory_bytes = 0
         self._events: queue.SimpleQueue[protocol.AnyEvent | protocol.ProtocolError | None] = queue.SimpleQueue()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._sender: threading.Thread | None = None
         self._readers = [self._thread(self._read_events), self._thread(self._read_stderr)]
 
     @property
@@ -97,7 +106,7 @@ class EngineProcess:
             EngineTrouble: it died, hung or talked nonsense.
             EngineStopped: `stopping` said so.
         """
-        self._thread(lambda: self._send(requests))
+        self._sender = self._thread(lambda: self._send(requests))
         last_word = time.monotonic()
         deadlines: dict[int, float] = {}
         unanswered = len(requests)
@@ -135,6 +144,10 @@ class EngineProcess:
     def close(self) -> None:
         """Let the process go: wait for its exit, kill it if it does not come. Afterwards it is reaped."""
         process = self._process
+        if self._sender is not None:
+            self._sender.join(timeout=1.0)
+            if self._sender.is_alive():
+                self.kill()  # it does not read; and closing a pipe in which a thread is writing waits for that thread
         with contextlib.suppress(OSError):
             if process.stdin:
                 process.stdin.close()
@@ -159,7 +172,7 @@ class EngineProcess:
     def _check_stop(self, grace_until: float | None, in_work: dict[int, float]) -> None:
         if grace_until is not None and (not in_work or time.monotonic() >= grace_until):
             self.kill()
-            raise EngineStopped
+            raise EngineStopped(set(in_work))
 
     def _count(self, event: protocol.Done | protocol.Failed) -> None:
         if isinstance(event, protocol.Done):
@@ -180,7 +193,10 @@ class EngineProcess:
         return self._trouble("a picture was not done in its time" if late else "the engine fell silent", late)
 
     def _ended(self, deadlines: dict[int, float]) -> EngineTrouble:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return self._trouble("the engine closed its output and did not exit", deadlines)
         if code >= 0:
             return self._trouble(f"the engine exited with code {code}", deadlines)
         names = {member.value: member.name for member in signal.Signals}

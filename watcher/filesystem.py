@@ -159,8 +159,8 @@ def make_folders(root: str, relative: str) -> str:
         OSError: `root` is missing, or a level cannot be created.
     """
     folder = root
-    if not relative and not os.path.isdir(root):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+    if not os.path.isdir(root):
+        raise FileNotFoundError(errno.ENOENT, "the folder is not there: mount its share, or run `dropscale init`", root)
     for part in [part for part in relative.split(os.sep) if part]:
         parent, folder = folder, os.path.join(folder, part)
         try:

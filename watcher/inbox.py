@@ -20,6 +20,7 @@ from watcher.observer import Observer
 from watcher.settling import Settled, Settling
 
 ROOT_CHECK_SECONDS = 2.0
+_MOST_TOLD = 1000
 
 
 class Inbox:
@@ -57,6 +58,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._hints: set[str] = set()
         self._lost: str | None = None
+        self._ignored: set[str] = set()
 
     # Arming
 
@@ -129,7 +131,8 @@ class Inbox:
 
     def admit(self, path: str, now: float, *, announced: bool) -> None:
         """The one way in: begin to watch a file until it is whole, unless it is ignored or in work."""
-        if self._rules.reason(path) is not None:
+        if (ignored := self._rules.reason(path)) is not None:
+            self._tell_ignored(path, ignored)
             return
         try:
             identity = self._look_at(path)
@@ -139,6 +142,12 @@ class Inbox:
             if not announced and path not in self._settling:
                 self._by_rescan.add(path)
             self._settling.add(path, identity, now, announced=announced)
+
+    def _tell_ignored(self, path: str, reason: str) -> None:
+        """Say once that a file of another kind is left alone; of clients' temporary files nobody wants to hear."""
+        if reason.startswith("not a picture") and path not in self._ignored and len(self._ignored) < _MOST_TOLD:
+            self._ignored.add(path)
+            tell("ignored", "{path} is left alone: {reason}", path=display(path), reason=reason)
 
     def take_hints(self, now: float) -> None:
         """Admit what events told of; scan the folders among it."""

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 logger = logging.getLogger("dropscale")
@@ -36,18 +37,20 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (Unix seconds), level, event, message, and the fields of the event."""
+    """One JSON object a line: time (RFC 3339), level, event, message, and the fields of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         entry = {
-            "time": round(record.created, 3),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", record.name),
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        return json.dumps(entry, default=str)
+        return json.dumps(
+            {key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()}, default=str
+        )
 
 
 def _one_line(text: str) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watcher.errors import LedgerError
 from watcher.filesystem import Digest, Identity
-from watcher.schema import migrate
+from watcher.schema import connect
 
 if TYPE_CHECKING:
     from watcher.engine import EngineProcess
@@ -93,12 +93,7 @@ class Ledger:
         self.path = os.path.join(state_folder, FILE_NAME)
         self._lock = threading.RLock()
         try:
-            self._connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            # FULL: an intent must be on the disk before the rename that it announces.
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.execute("PRAGMA foreign_keys=ON")
-            migrate(self._connection, self.path)
+            self._connection = connect(self.path)
         except sqlite3.Error as error:
             raise LedgerError(
                 f"cannot open the ledger {self.path}: {error}",
@@ -166,7 +161,7 @@ class Ledger:
                 now = time.time()
                 identity = (str(digest.identity[0]), str(digest.identity[1]), *digest.identity[2:])
                 if row is not None:
-                    same = row.sha256 == digest.sha256 and row.recipe == recipe
+                    same = row.sha256 == digest.sha256
                     connection.execute(
                         "UPDATE pictures SET batch = ?, device = ?, inode = ?, size = ?, mtime_ns = ?, ctime_ns = ?,"
                         " sha256 = ?, recipe = ?, state = 'claimed', attempts = ?, waits = ?, suspected_at = ?,"

@@ -6,6 +6,8 @@ Where events do not work the reconcile scan runs every `poll_seconds` instead; s
 
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Callable
 
 from watchdog.events import (
@@ -55,6 +57,9 @@ class Observer(FileSystemEventHandler):
         Raises:
             OSError: the folder is gone, or the system has no watches left (ENOSPC, EMFILE).
         """
+        # It watches some of a tree that is just being created twice, which does no harm, and warns of it on stderr;
+        # where warnings are errors that would end its reader.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         self._observer.schedule(self, self._folder, recursive=self._recursive, event_filter=_EVENTS)
         logging.getLogger("watchdog").addHandler(self._alarm)
         try:
@@ -72,11 +77,18 @@ class Observer(FileSystemEventHandler):
 
     def is_alive(self) -> bool:
         """Whether every thread that should deliver events still runs."""
-        return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters)
+        return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters) and _reads()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Pass on where something appeared (called by watchdog)."""
         self._hint(os.fsdecode(event.dest_path or event.src_path))
+
+
+def _reads() -> bool:
+    """Whether the thread that reads inotify for all of watchdog's observers runs; its death is seen nowhere else."""
+    inotify = sys.modules.get("watchdog.observers.inotify_c")  # loaded by watchdog, on Linux alone
+    reader = getattr(getattr(inotify, "InotifyFD", None), "_instance", None)
+    return reader is None or bool(reader.is_alive())
 
 
 class _Alarm(logging.Handler):

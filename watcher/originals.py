@@ -4,6 +4,7 @@ Beneath `delivery`, and used by it alone. Between file systems a move is: copy t
 publish, take the source to a hidden name, look again, remove it.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -82,13 +83,13 @@ class Originals:
             self._copy_across(picture, source, hidden, target)
             return
         if not self._is_original(arrived, picture):
-            self._put_aside(arrived, source, picture)
+            self._put_aside(arrived, picture)
             raise OriginalChanged(picture.path)
         if arrived == hidden:
             try:
                 publish(hidden, target)
             except FileExistsError:
-                self._put_aside(hidden, source, picture)
+                self._put_aside(hidden, picture)
                 raise
         fsync_folder(os.path.dirname(target))
         fsync_folder(os.path.dirname(source))
@@ -113,18 +114,19 @@ class Originals:
         """Remove a file whose copy is archived; take it out of everybody's reach first, and look again."""
         taken = hidden_name(source, picture.id, picture.sha256)
         os.rename(source, taken)
-        self._remove_taken(picture, taken, source)
+        self._remove_taken(picture, taken)
         fsync_folder(os.path.dirname(source))
 
-    def _remove_taken(self, picture: Picture, taken: str, source: str) -> None:
+    def _remove_taken(self, picture: Picture, taken: str) -> None:
         if self._is_original(taken, picture):
             os.unlink(taken)
         else:
-            self._put_aside(taken, source, picture)
+            self._put_aside(taken, picture)
 
-    def _put_aside(self, path: str, source: str, picture: Picture) -> None:
+    def _put_aside(self, path: str, picture: Picture) -> None:
         """Give a file that was not ours to move its name back, or the nearest free one."""
-        folder, name = os.path.split(source)
+        subfolder, name = os.path.split(picture.path)
+        folder = make_folders(self._inbox, subfolder)  # people tidy up folders that became empty
         for candidate in candidate_names(name, picture.sha256[:8], longest_name(folder)):
             try:
                 publish(path, os.path.join(folder, candidate))
@@ -147,23 +149,25 @@ class Originals:
             by_copy = moved is None or not moved.same_after_rename(picture.identity)
             if by_copy and there is not None and there.same_after_rename(picture.identity):
                 self._remove_original(picture, source)
+            self._drop_second_name(picture, target)
             return True
         if self._resume_hidden(picture, source, target):
             return True
-        if look_at(source) is None and look_at(target) is not None:
+        if self._is_original(source, picture):
+            return False
+        there = look_at(target) if picture.moved_path else None
+        if there is not None and there.device == self._device_of(source):
             # The rename took a file that had just replaced the original, and was killed before it looked again.
-            self._put_aside(target, source, picture)
-        if not self._is_original(source, picture):
-            raise OriginalChanged(picture.path)
-        return False
+            self._put_aside(target, picture)
+        raise OriginalChanged(picture.path)
 
     def _resume_removal(self, picture: Picture, source: str, *, arrived: bool) -> None:
         taken = hidden_name(source, picture.id, picture.sha256)
         if look_at(taken) is not None:
             if arrived:
-                self._remove_taken(picture, taken, source)
+                self._remove_taken(picture, taken)
             else:
-                self._put_aside(taken, source, picture)
+                self._put_aside(taken, picture)
 
     def _resume_hidden(self, picture: Picture, source: str, target: str) -> bool:
         """Publish what lies hidden beside the target, if it is the original; else put it back, or drop our copy."""
@@ -171,17 +175,30 @@ class Originals:
         there = look_at(hidden)
         if there is None:
             return False
-        if there.device != os.stat(os.path.dirname(source)).st_dev:
+        if there.device != self._device_of(source):
             if not self._is_original(source, picture) and holds(hidden, picture.sha256):
-                publish(hidden, target)
+                _publish_over_placeholder(hidden, target)
                 return True
             os.unlink(hidden)  # a copy: the original still is in the inbox, or the copy is unfinished
             return False
         if holds(hidden, picture.sha256):
-            publish(hidden, target)
-            return True
-        self._put_aside(hidden, source, picture)
+            with contextlib.suppress(FileExistsError):
+                _publish_over_placeholder(hidden, target)
+                return True
+        self._put_aside(hidden, picture)
         return False
+
+    def _drop_second_name(self, picture: Picture, target: str) -> None:
+        """Remove what a kill between the two halves of `filesystem.publish` by link left: the target is there."""
+        hidden = hidden_name(target, picture.id, picture.sha256)
+        if holds(hidden, picture.sha256):
+            os.unlink(hidden)
+
+    def _device_of(self, source: str) -> int:
+        try:
+            return os.stat(os.path.dirname(source)).st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            return os.stat(self._inbox).st_dev  # its subfolder was tidied up
 
     def _is_original(self, path: str, picture: Picture) -> bool:
         """Whether `path` still is what was read, and nobody is writing to it."""
@@ -190,3 +207,19 @@ class Originals:
             return False
         # Some FUSE and SMB servers make up inode numbers as they go: then the content decides.
         return there.same_after_rename(picture.identity) or holds(path, picture.sha256)
+
+
+def _publish_over_placeholder(hidden: str, target: str) -> None:
+    """Publish, also over the empty file that a killed `filesystem.publish` left where there are no links.
+
+    Raises:
+        FileExistsError: another file has that name.
+    """
+    try:
+        publish(hidden, target)
+    except FileExistsError:
+        there = look_at(target)
+        if there is None or there.size > 0:
+            raise
+        os.replace(hidden, target)
+        fsync_folder(os.path.dirname(target))

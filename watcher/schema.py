@@ -1,6 +1,7 @@
 """The tables of the ledger, version by version."""
 
 import sqlite3
+import time
 
 from watcher.errors import LedgerError
 
@@ -69,24 +70,60 @@ MIGRATIONS = (
 )
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring the tables to this version, one transaction a step.
+_PATIENCE_SECONDS = 30.0
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open or create a ledger with the tables of this version; several processes may do so at the same moment.
 
     Raises:
         LedgerError: a newer dropscale wrote the ledger.
+        sqlite3.Error: it is damaged, or cannot be written.
     """
+    connection = sqlite3.connect(path, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        connection.execute("BEGIN IMMEDIATE")  # before the look: `status` may open the same new file
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version >= len(MIGRATIONS):
-            connection.rollback()
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
             break
-        for statement in MIGRATIONS[version].split(";\n"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {version + 1}")
-        connection.commit()
-    if version > len(MIGRATIONS):
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait for another process that does this very step
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    # FULL: an intent must be on the disk before the rename that it announces.
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    _migrate(connection, path)
+
+
+def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    if _version(connection) > len(MIGRATIONS):
         raise LedgerError(
-            f"the ledger {path} was written by a newer dropscale (version {version} of its tables)",
+            f"the ledger {path} was written by a newer dropscale (version {_version(connection)} of its tables)",
             "install that version, or use another state folder",
         )
+    for number in range(_version(connection), len(MIGRATIONS)):
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            )
+        except sqlite3.OperationalError:
+            if connection.in_transaction:
+                connection.rollback()
+            if _version(connection) <= number:
+                raise
+            # another process was quicker
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

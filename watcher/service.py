@@ -18,7 +18,6 @@ from watcher.delivery import Delivery
 from watcher.errors import LedgerError
 from watcher.filesystem import Digest, Identity, digest, display
 from watcher.inbox import Inbox
-from watcher.instance import introduce
 from watcher.journal import tell, warn
 from watcher.ledger import MOVING, Ledger, Picture, State
 from watcher.progress import Progress
@@ -38,8 +37,27 @@ class Ended(Enum):
 class Service:
     """A watcher for one config. `run` and `once` belong to the main thread."""
 
-    def __init__(self, config: Config, model: Model, models_folder: str, ledger: Ledger, progress: Progress) -> None:
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        models_folder: str,
+        ledger: Ledger,
+        progress: Progress,
+        renew: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Prepare a watcher.
+
+        Args:
+            config: what to do.
+            model: its facts, to tell results apart.
+            models_folder: where the engine finds it.
+            ledger: stays open.
+            progress: where batches show how far they are.
+            renew: called when a reload was requested; whether there is another config to start again with.
+        """
         self._config = config
+        self._renew = renew
         self._ledger = ledger
         self._delivery = Delivery(config.folders, ledger)
         self._workshop = Workshop(config, model, models_folder, ledger, self._delivery, progress, self._stopping)
@@ -60,7 +78,7 @@ class Service:
         self._worker = ThreadPoolExecutor(1, "batch")
         self._job: Future[Outcome] | None = None
         self._stops = 0
-        self._reload = False
+        self._reload = self._renewed = False
         self._grace_until: float | None = None
         self._noted: dict[str, str] = {}
 
@@ -72,7 +90,7 @@ class Service:
         self._wake.put(None)
 
     def request_reload(self) -> None:
-        """Return from `run` after the running batch, to start again with another config."""
+        """If there is another config, return from `run` after the running batch, to start again with it."""
         self._reload = True
         self._wake.put(None)
 
@@ -91,13 +109,17 @@ class Service:
             self.inbox.arm(time.monotonic())
             tell("watching", "watching {inbox}: {how}", inbox=display(self.inbox.root), how=self.inbox.backend)
             memory.return_freed()
-            while not self._stops and not (self._reload and self._job is None):
+            while not self._stops and not (self._renewed and self._job is None):
                 try:
                     self._step(time.monotonic())
                 except LedgerError as error:
                     warn("ledger", "{problem}; trying again", problem=error.message)
                     self._pause(self._config.retry.first_seconds)
                 self._sleep()
+            if self._stops and self._job is not None:
+                grace = self._config.engine.grace_seconds
+                text = "stopping: a picture in work has {grace:g} s to finish, a second signal abandons it"
+                tell("stopping", text, grace=grace)
         finally:
             self._shut_down()
         return Ended.STOPPED if self._stops else Ended.RELOAD
@@ -114,6 +136,7 @@ class Service:
             outcome += self._recover()
             started = time.monotonic()
             self.inbox.arm(started, observe=False)
+            self._admit_due(started)
             self._note_health()
             until = started + self._config.watch.settle_seconds
             while not self._stops and self.inbox.unsettled() and (now := time.monotonic()) < until:
@@ -129,6 +152,9 @@ class Service:
     # Steps of the loop
 
     def _step(self, now: float) -> None:
+        if self._reload:
+            self._reload = False
+            self._renewed |= self._renew()
         if self.inbox.check_root(now):
             self._look(now)
         elif len(self._window):
@@ -140,24 +166,26 @@ class Service:
     def _recover(self) -> Outcome:
         """Carry every open row forward, or undo it, from what the folders really hold."""
         self._ledger.close_engine_runs(time.time())
-        introduce(self._ledger)
         rows = self._ledger.open_rows()
         self._ledger.release(row.id for row in rows if row.state is State.CLAIMED)
         outcome = self._resume([row for row in rows if row.state in MOVING])
-        self._delivery.sweep_staging()
         self._reread_ledger()
         return outcome
 
     def _look(self, now: float) -> None:
         self.inbox.take_hints(now)
         self.inbox.rescan_if_due(now)
+        self._admit_due(now)
+        for settled in self.inbox.settled(now):
+            self._into_window(settled, now)
+
+    def _admit_due(self, now: float) -> None:
+        """Admit the files whose time to wait is over."""
         for path in [path for path, due in self._retry_at.items() if due <= now and path not in self._moving]:
             del self._retry_at[path]
             if self.inbox.identity(path) is None:
                 self._ledger.forget_waiting(path)
             self.inbox.admit(path, now, announced=True)
-        for settled in self.inbox.settled(now):
-            self._into_window(settled, now)
 
     def _into_window(self, settled: Settled, now: float) -> None:
         path = os.path.join(self.inbox.root, settled.path)
@@ -166,16 +194,19 @@ class Service:
         tell("settled", "{picture} is whole", level=logging.DEBUG, picture=display(settled.path))
 
     def _start_job(self, now: float) -> None:
-        if self._job is not None or not self.inbox.armed or self._reload:
+        if self._job is not None or not self.inbox.armed or self._renewed:
             return
         due = [row for path, row in self._moving.items() if self._retry_at.get(path, 0) <= now]
         if due:
             for row in due:
                 self._retry_at.pop(row.path, None)
+                self._in_batch.add(row.path)
             self._submit(lambda: self._resume(due))
         elif closed_by := self._window.closing_reason(now):
             found = self._take()
-            tell("window", "window closed ({reason}): {count} pictures", reason=closed_by, count=len(found))
+            count = len(found)
+            what = "one picture" if count == 1 else f"{count} pictures"
+            tell("window", "window closed ({reason}): {what}", reason=closed_by, what=what, count=count)
             self._submit(lambda: self._process(found, closed_by))
 
     def _finish_job(self, now: float) -> None:
@@ -184,7 +215,7 @@ class Service:
         job, self._job = self._job, None
         paths, self._in_batch = self._in_batch, set()
         for path in paths:
-            del self._held[path]
+            self._held.pop(path, None)
         try:
             job.result()
         except (LedgerError, OSError) as error:
@@ -242,7 +273,7 @@ class Service:
 
     def _process(self, found: _Found, closed_by: str) -> Outcome:
         whole = []
-        unread = 0
+        unread = Outcome()
         for path, settled, future in found:
             try:
                 content = future.result()
@@ -251,7 +282,7 @@ class Service:
             except OSError as error:
                 if error.errno == errno.EAGAIN:
                     continue  # it changed while it was read: a new picture
-                unread += 1
+                unread += Outcome(waiting=1, trouble=f"cannot read {display(path)}: {error.strerror}")
                 self._unreadable[path] = self._unreadable.get(path, 0) + 1
                 warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
                 continue
@@ -260,7 +291,7 @@ class Service:
             if content.identity[2:] == settled[2:]:
                 whole.append((path, content))
         outcome = run_batch(self._workshop, whole, closed_by) if whole else Outcome()
-        outcome.waiting += unread
+        outcome += unread
         return outcome
 
     def _resume(self, rows: list[Picture]) -> Outcome:
@@ -281,6 +312,7 @@ class Service:
             outcome.delivered += state is State.DONE
             outcome.failed += state is State.FAILED
             tell("resumed", "{path}: carried on after an interruption, {state}", path=shown, state=state.value)
+        self._delivery.sweep_staging()
         return outcome
 
     # What is known of files
@@ -301,9 +333,10 @@ class Service:
         """Learn from the ledger which files have to wait, and until when."""
         now, clock = time.monotonic(), time.time()
         longest = max(self._config.retry.max_seconds, self._config.watch.incomplete_seconds)
+        rows = self._ledger.open_rows()
         self._moving, self._waiting = {}, {}
         self._retry_at = {path: due for path, due in self._retry_at.items() if path in self._unreadable}
-        for row in self._ledger.open_rows():
+        for row in rows:
             # a clock that was set back must not make anything wait for days
             remaining = min(max(row.not_before - clock, 0), longest)
             if row.state in MOVING:

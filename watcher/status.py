@@ -2,11 +2,13 @@
 
 import os
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from watcher import instance
-from watcher.config import Config
+from watcher.config import Config, check_folders
 from watcher.delivery import REASON_SUFFIX
+from watcher.errors import EnvironmentFault
 from watcher.filesystem import display, look_at
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
@@ -20,7 +22,7 @@ def collect(config: Config) -> dict[str, Any]:
     """Everything that `status --json` prints.
 
     Returns:
-        running: whether a watcher holds the lock; watcher: what it noted of itself.
+        running: whether a watcher holds the lock; watcher: what it noted of itself; problems: with the folders.
         waiting, working, ignored, failed: lists of {path, why, ...}, paths below the folder in question.
         totals: done, reused and failed pictures so far.
 
@@ -49,10 +51,11 @@ def collect(config: Config) -> dict[str, Any]:
     waiting, ignored = _inbox(config, rows, running=running)
     return {
         "running": running,
-        "watcher": notes,
+        "watcher": _typed(notes),
+        "problems": _problems(config),
         "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
         "waiting": waiting,
-        "working": [_working(row) for row in rows.values() if row.state in _IN_WORK],
+        "working": [_working(row, running=running) for row in rows.values() if _is_working(row, running=running)],
         "ignored": ignored,
         "failed": _failed(folders.failed),
         "totals": totals,
@@ -67,13 +70,14 @@ def describe(report: dict[str, Any]) -> list[str]:
         lines.append(f"watcher   running (process {notes.get('pid', '?')}), {notes.get('backend', 'starting')}")
         if notes.get("watching", "yes") != "yes":
             lines.append(f"          {notes['watching']}")
-        if float(notes.get("last_reconcile", 0)):
-            ago = max(time.time() - float(notes["last_reconcile"]), 0)
+        if "last_reconcile" in notes:
+            ago = max(time.time() - datetime.fromisoformat(notes["last_reconcile"]).timestamp(), 0)
             lines.append(f"          last looked through the whole inbox {ago:.0f} s ago")
-        if notes.get("events_missed", "0") != "0":
+        if notes.get("events_missed"):
             lines.append(f"          events missed: {notes['events_missed']}")
     else:
         lines.append("watcher   not running")
+    lines += [f"PROBLEM   {problem}" for problem in report["problems"]]
     for title in ("waiting", "working", "ignored", "failed"):
         lines += _section(title, report[title])
     totals = report["totals"]
@@ -102,7 +106,7 @@ def _inbox(
             reason = "not a regular file (a link, a pipe or the like)"
         if reason is not None:
             ignored.append({"path": display(path), "why": reason})
-        elif row is None or row.state is State.WAITING:
+        elif row is None or not _is_working(row, running=running):
             waiting.append({"path": display(path), **_why_waiting(full, row, running=running)})
     return waiting, ignored
 
@@ -117,17 +121,42 @@ def _why_waiting(full: str, row: Picture | None, *, running: bool) -> dict[str, 
         return {"why": f"{row.trouble} (next try: as soon as a watcher looks)", "tries": row.waits}
     if not running:
         return {"why": "no watcher is running: start `dropscale run` or `dropscale once`"}
-    return {"why": "new: until it is whole, and the window closes"}
+    return {"why": "new: looking whether it is whole, then for a pause in the arrivals"}
 
 
-def _working(row: Picture) -> dict[str, Any]:
+def _is_working(row: Picture, *, running: bool) -> bool:
+    # what a killed watcher had claimed waits like any other picture; what it was moving is neither here nor there
+    return row.state in _IN_WORK and (running or row.state is not State.CLAIMED)
+
+
+def _working(row: Picture, *, running: bool) -> dict[str, Any]:
     why = {
         State.CLAIMED: "in the batch that is running",
         State.PUBLISHING: "its result is being published",
         State.ARCHIVING: "its result is delivered, the original is being archived",
         State.QUARANTINING: "it is being moved to the failed ones",
     }[row.state]
-    return {"path": display(row.path), "state": row.state.value, "why": f"{why}; {row.trouble}" if row.trouble else why}
+    why += f"; {row.trouble}" if row.trouble else ""
+    why += "" if running else "; the next watcher carries on"
+    return {"path": display(row.path), "state": row.state.value, "why": why}
+
+
+def _typed(notes: dict[str, str]) -> dict[str, Any]:
+    """The watcher's notes as JSON has them: numbers as numbers, times as RFC 3339."""
+    typed: dict[str, Any] = dict(notes)
+    for key in {"pid", "events_missed"} & notes.keys():
+        typed[key] = int(notes[key])
+    for key in {"started_at", "last_reconcile"} & notes.keys():
+        typed[key] = datetime.fromtimestamp(float(notes[key]), UTC).isoformat(timespec="milliseconds")
+    return typed
+
+
+def _problems(config: Config) -> list[str]:
+    try:
+        check_folders(config.folders)
+    except EnvironmentFault as error:
+        return [f"{error.message}; {error.remedy}"]
+    return []
 
 
 def _failed(folder: str) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def upscale_files(
         while pending:
             before = len(pending)
             try:
-                failed += _run_engine(config, models_folder, pending, staging, output_folder, progress)
+                failed += _run_engine(config, models_folder, pending, staging, output_folder, progress=progress)
             except EngineTrouble as trouble:
                 blamed = trouble.in_work & set(pending)
                 for number in blamed:
@@ -63,6 +63,7 @@ def _run_engine(
     pending: dict[int, str],
     staging: str,
     output_folder: str,
+    *,
     progress: Progress,
 ) -> int:
     requests = [

@@ -1,0 +1,306 @@
+"""Engines that crash, hang, lie or never start: real child processes, see engines/stub.py.
+
+Only a picture's own fault sends it to `failed`; the good pictures beside it are delivered whatever happens.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import ROOT, STUB_ENGINE, Site, photo, stub_result, wait_until
+
+GOOD = {f"good {number}.png": photo(number, 8, 8) for number in range(3)}
+
+
+def engine(**settings: Any) -> dict[str, Any]:
+    """Settings of a stub engine that is soon out of patience."""
+    return {
+        "command": STUB_ENGINE,
+        "start_seconds": 5,
+        "deadline_seconds": 0.6,
+        "deadline_seconds_per_megapixel": 0,
+        **settings,
+    }
+
+
+def drop_with_good_ones(site: Site, *bad: bytes) -> None:
+    """Bad pictures, before, between and after good ones."""
+    for number, data in enumerate(bad):
+        site.drop(f"bad {number}.png", data)
+    for name, data in GOOD.items():
+        site.drop(name, data)
+
+
+def assert_good_ones_delivered(site: Site) -> None:
+    results, archived = site.files(site.outbox), site.files(site.archive)
+    for name, data in GOOD.items():
+        assert results[name] == stub_result(data)
+        assert archived[name] == data
+    assert len(results) == len(archived) == len(GOOD)
+    assert site.engines() == []
+
+
+def why_waiting(site: Site, name: str) -> str:
+    (why,) = (entry["why"] for entry in site.status()["waiting"] if entry["path"] == name)
+    return str(why)
+
+
+# The picture's own fault
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (b"CRASH", "the engine was ended by SIGABRT while it worked on this picture, 2 times"),
+        (b"EXIT", "the engine exited with code 7 while it worked on this picture, 2 times; I was told to exit"),
+        (b"HANG", "a picture was not done in its time while it worked on this picture, 2 times"),
+        (b"GARBAGE", "the engine talked nonsense: "),
+        (b"UNSUPPORTED", "such pictures are not handled"),
+    ],
+    ids=["crash", "exit", "hang", "garbage", "unsupported"],
+)
+def test_a_picture_that_takes_the_engine_down_fails_after_its_attempts_and_alone(
+    make_site: Callable[..., Site], words: bytes, reason: str
+) -> None:
+    site = make_site(engine=engine())
+    drop_with_good_ones(site, words)
+    done = site.once()
+    assert done.returncode == 1, done.stderr
+    assert_good_ones_delivered(site)
+    failed = site.files(site.failed)
+    assert set(failed) == {"bad 0.png", "bad 0.png.reason.txt"}
+    assert failed["bad 0.png"] == words
+    assert reason in failed["bad 0.png.reason.txt"].decode()
+    assert not site.names(site.inbox)
+
+
+def test_several_guilty_pictures_in_one_batch_fail_each_for_its_own_reason(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine=engine(attempts=1))
+    drop_with_good_ones(site, b"CRASH 0", b"EXIT 1", b"UNSUPPORTED 2", b"CRASH 3")
+    assert site.once().returncode == 1
+    assert_good_ones_delivered(site)
+    reasons = {name: data.decode() for name, data in site.files(site.failed).items() if name.endswith(".txt")}
+    assert "SIGABRT" in reasons["bad 0.png.reason.txt"]
+    assert "code 7" in reasons["bad 1.png.reason.txt"]
+    assert "not handled" in reasons["bad 2.png.reason.txt"]
+    assert "SIGABRT" in reasons["bad 3.png.reason.txt"]
+    assert not site.names(site.inbox)
+
+
+def test_a_suspect_gets_as_many_engines_of_its_own_as_the_config_says(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine=engine(attempts=3))
+    drop_with_good_ones(site, b"CRASH")
+    assert site.once().returncode == 1
+    assert 1 <= len(site.upscaled()) - 3 <= 2, "one with all, at most one with the rest, then it alone"
+    assert "3 times" in site.files(site.failed)["bad 0.png.reason.txt"].decode()
+
+
+def test_two_names_of_one_guilty_content_both_fail(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine=engine())
+    drop_with_good_ones(site, b"CRASH", b"CRASH")
+    assert site.once().returncode == 1
+    assert_good_ones_delivered(site)
+    assert {"bad 0.png", "bad 1.png"} < site.names(site.failed)
+
+
+def test_a_slow_picture_within_its_deadline_is_no_hang(make_site: Callable[..., Site]) -> None:
+    """The deadline grows with the pixels: 64 x 64 of the stub's pictures."""
+    site = make_site(engine=engine(deadline_seconds=0.1, deadline_seconds_per_megapixel=1000))
+    site.drop("slow.png", b"SLOW 1")
+    assert site.once().returncode == 0
+    assert site.files(site.outbox) == {"slow.png": stub_result(b"SLOW 1")}
+
+
+# The surroundings
+
+
+def test_an_engine_ended_from_outside_blames_no_picture(make_site: Callable[..., Site]) -> None:
+    """SIGKILL is what the kernel's out-of-memory killer sends."""
+    site = make_site(engine=engine())
+    drop_with_good_ones(site, b"SELFKILL")
+    done = site.once()
+    assert done.returncode == 3
+    assert_good_ones_delivered(site)
+    assert site.files(site.inbox) == {"bad 0.png": b"SELFKILL"}
+    assert not site.names(site.failed)
+    assert "SIGKILL" in why_waiting(site, "bad 0.png")
+
+
+def test_a_full_disk_makes_its_picture_wait_with_growing_pauses_until_there_is_space(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(engine=engine(), retry={"first_seconds": 0.1, "max_seconds": 0.2})
+    running = site.start()
+    drop_with_good_ones(site, b"DISKFULL")
+    wait_until(lambda: running.log().count("no space left on the outbox") >= 3, "the picture to be tried again")
+    assert_good_ones_delivered(site)
+    assert "no space left on the outbox" in why_waiting(site, "bad 0.png")
+    assert not site.names(site.failed)
+    site.drop("bad 0.png", photo(9))  # the stub's disk is full as long as the picture says so
+    wait_until(lambda: "bad 0.png" in site.names(site.archive), "the picture, now that there is space")
+    assert not site.names(site.inbox)
+
+
+@pytest.mark.parametrize(
+    ("ill", "settings", "reason"),
+    [
+        ("UNUSABLE", {}, "libGL.so.1 is missing"),
+        ("NEVERREADY", {"start_seconds": 0.4}, "the engine was not ready after 0.4 s"),
+        ("NOSTART", {}, "the engine exited with code 9"),
+    ],
+)
+def test_an_engine_that_is_ill_fails_no_picture_and_delivers_all_once_it_is_well(
+    make_site: Callable[..., Site], ill: str, settings: dict[str, float], reason: str
+) -> None:
+    site = make_site(engine=engine(**settings))
+    drop_with_good_ones(site)
+    site.environment["STUB"] = ill
+    done = site.once()
+    assert done.returncode == 3, done.stderr
+    assert reason in done.stderr
+    assert site.files(site.inbox) == GOOD
+    assert not site.names(site.failed)
+    assert not site.names(site.outbox)
+    assert reason in why_waiting(site, "good 0.png")
+    site.environment["STUB"] = ""
+    wait_until(lambda: site.once().returncode == 0 and not site.names(site.inbox), "all to be delivered", 20)
+    assert_good_ones_delivered(site)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["/nonexistent/engine"], [str(ROOT / "README.md")], ["true"], ["sh", "-c", "echo no engine; sleep 60"]],
+    ids=["missing", "not executable", "exits at once", "talks nonsense"],
+)
+def test_a_command_that_is_no_engine_fails_no_picture(make_site: Callable[..., Site], command: list[str]) -> None:
+    site = make_site(engine=engine(command=command))
+    drop_with_good_ones(site)
+    done = site.once()
+    assert done.returncode == 3, done.stderr
+    assert site.files(site.inbox) == GOOD
+    assert not site.names(site.failed)
+    assert "engine" in why_waiting(site, "good 1.png")
+    assert site.run("doctor").returncode == 3
+
+
+def test_a_running_watcher_delivers_by_itself_once_the_engine_is_there(make_site: Callable[..., Site]) -> None:
+    """As when the share with the engine's libraries comes back."""
+    script = "engines/late.py"
+    site = make_site(engine=engine(command=[sys.executable, "-P", script]))
+    site.start()
+    drop_with_good_ones(site)
+    wait_until(lambda: all("exited with code" in entry["why"] for entry in site.status()["waiting"]), "the reason")
+    (site.root / "engines").mkdir()
+    (site.root / script).symlink_to(ROOT / "tests" / "engines" / "stub.py")
+    wait_until(lambda: site.names(site.archive) == set(GOOD) and not site.engines(), "all to be delivered", 20)
+    assert_good_ones_delivered(site)
+
+
+def test_a_picture_is_not_blamed_for_an_engine_that_dies_before_it(make_site: Callable[..., Site]) -> None:
+    """The engine of the guilty one is gone; whoever stood behind it in the queue is innocent, however often."""
+    site = make_site(engine=engine(attempts=1))
+    for number in range(4):
+        site.drop(f"a{number}.png", b"EXIT %d" % number)
+    for name, data in GOOD.items():
+        site.drop(name, data)
+    assert site.once().returncode == 1
+    assert_good_ones_delivered(site)
+
+
+# Stopping
+
+
+def start_on_slow_pictures(site: Site, seconds: float, count: int = 4, **environment: str) -> Any:
+    running = site.start(**environment)
+    for number in range(count):
+        site.drop(f"{number}.png", f"SLOW {seconds} {number}".encode())
+    wait_until(lambda: "engine ready" in running.log(), "the engine to work")
+    time.sleep(0.3)  # until the first picture is in work, which nothing shows
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_the_picture_in_work_finish_and_leaves_the_rest_in_the_inbox(
+    make_site: Callable[..., Site], number: signal.Signals
+) -> None:
+    site = make_site(engine=engine(deadline_seconds=30, grace_seconds=20))
+    running = start_on_slow_pictures(site, 1.2)
+    assert running.stop(number) == 0
+    assert site.engines() == []
+    (delivered,) = site.names(site.archive)
+    assert site.files(site.outbox) == {delivered: stub_result(site.files(site.archive)[delivered])}
+    assert len(site.files(site.inbox)) == 3
+    assert not site.names(site.failed)
+    assert not any(entry.name.startswith(".") for entry in site.outbox.iterdir())
+
+
+def test_a_second_stop_abandons_the_picture_in_work_at_once(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine=engine(deadline_seconds=60, grace_seconds=60))
+    running = start_on_slow_pictures(site, 50)
+    running.process.send_signal(signal.SIGTERM)
+    time.sleep(0.7)
+    assert running.process.poll() is None, "the first stop has to wait for the picture in work"
+    assert running.stop(patience=5) == 0
+    assert site.engines() == []
+    assert len(site.files(site.inbox)) == 4
+    assert not site.names(site.archive) | site.names(site.outbox) | site.names(site.failed)
+
+
+def test_a_picture_that_outlasts_the_grace_time_is_abandoned_and_delivered_by_the_next_start(
+    make_site: Callable[..., Site],
+) -> None:
+    """Even if the engine ignores that its stdin closes."""
+    site = make_site(engine=engine(deadline_seconds=60, grace_seconds=0.5))
+    running = start_on_slow_pictures(site, 2, count=1, STUB="DEAF")
+    assert running.stop(patience=1.6) == 0
+    assert site.engines() == []
+    assert site.files(site.inbox) == {"0.png": b"SLOW 2 0"}
+    assert not site.names(site.outbox) | site.names(site.failed)
+    assert site.once().returncode == 0
+    assert site.files(site.outbox) == {"0.png": stub_result(b"SLOW 2 0")}
+    assert not site.names(site.inbox)
+
+
+def test_a_stop_of_once_is_clean_as_well(make_site: Callable[..., Site]) -> None:
+    """Cron's `once` in the middle of its work, as at a shutdown."""
+    site = make_site(engine=engine(deadline_seconds=60, grace_seconds=0.5), watch={"settle_seconds": 0.1})
+    site.drop("0.png", b"SLOW 40")
+    running = site.start("once", ready=False)
+    wait_until(lambda: "engine ready" in running.log(), "the engine to work")
+    assert running.stop(patience=5) == 0
+    assert site.engines() == []
+    assert site.files(site.inbox) == {"0.png": b"SLOW 40"}
+
+
+def test_the_engine_dies_with_its_watcher(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine=engine(deadline_seconds=60))
+    running = start_on_slow_pictures(site, 50, count=2)
+    (pid,) = site.engines()
+    running.kill()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the engine to die", 5)
+    assert site.files(site.inbox) == {f"{number}.png": f"SLOW 50 {number}".encode() for number in range(2)}
+    assert not site.names(site.failed)
+
+
+def test_the_real_engine_dies_with_its_watcher(site: Site) -> None:
+    running = site.start()
+    for number in range(6):
+        site.drop(f"{number}.png", photo(number, 800, 600))  # seconds of work each
+    (pid,) = wait_until(site.engines, "the engine")
+    running.kill()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the engine to die", 3)
+    assert len(site.names(site.archive)) < 6
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_engine(make_site: Callable[..., Site]) -> None:
+    """It goes to the whole process group; the engine has its own, and finishes the picture in work."""
+    site = make_site(engine=engine(deadline_seconds=30))
+    start_on_slow_pictures(site, 30, count=1)
+    (pid,) = site.engines()
+    assert os.getpgid(pid) == pid
+    assert os.getsid(pid) == pid

@@ -1,0 +1,129 @@
+"""Who may import whom: the watcher stays light, the engine knows no watcher, and imports go one way."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import ROOT
+
+# From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
+LAYERS = (
+    {"errors", "journal", "memory", "window", "ignore", "filesystem", "mounts", "progress"},
+    {"config", "schema", "settling", "observer"},
+    {"ledger", "engine", "inbox"},
+    {"originals", "instance"},
+    {"delivery"},
+    {"batch", "straight", "doctor", "status"},
+    {"service"},
+    {"signals"},
+    {"cli"},
+)
+FROM_THE_ENGINE = {"protocol", "models", "headers", "errors"}  # light, all of them
+HEAVY = {"numpy", "cv2", "onnxruntime", "openvino", "torch", "tensorflow", "PIL", "scipy"}
+
+WATCHER = sorted(path.stem for path in (ROOT / "watcher").glob("*.py") if path.stem != "__init__")
+ENGINE = sorted(path for path in (ROOT / "sr_engine").rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere in it, with dots; not what only type checkers see."""
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            pending += node.orelse
+            continue
+        pending += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide who is meant"
+            yield node.module or ""
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def modules_of(package: str, path: Path) -> set[str]:
+    """The modules of one of our packages that a file imports."""
+    folder = ROOT / package
+    found = {name.split(".")[1] for name in imported(path) if name.startswith(package + ".")}
+    return {name for name in found if (folder / f"{name}.py").exists() or (folder / name).is_dir()}
+
+
+def layer(module: str) -> int:
+    (found,) = (number for number, names in enumerate(LAYERS) if module in names)
+    return found
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """All top-level packages that a fresh process has loaded after importing these modules."""
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *modules],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_the_command_line_loads_no_numpy_no_cv2_and_no_runtime() -> None:
+    loaded = loaded_by("watcher.cli")
+    assert "watcher" in loaded
+    assert not loaded & HEAVY
+    assert "rich" not in loaded, "3 MB that only a terminal needs"
+
+
+def test_no_module_of_the_watcher_loads_numpy_cv2_or_a_runtime() -> None:
+    assert not loaded_by(*(f"watcher.{module}" for module in WATCHER)) & HEAVY
+
+
+@pytest.mark.parametrize("module", sorted(FROM_THE_ENGINE))
+def test_what_the_watcher_takes_from_the_engine_is_light(module: str) -> None:
+    assert not loaded_by(f"sr_engine.{module}") & HEAVY
+
+
+def test_this_check_would_notice_numpy() -> None:
+    assert "numpy" in loaded_by("sr_engine.pictures")
+
+
+@pytest.mark.parametrize("module", WATCHER)
+def test_a_module_of_the_watcher_imports_only_what_stands_below_it(module: str) -> None:
+    """Thereby there are no cycles. A new module has to be put into LAYERS."""
+    for other in modules_of("watcher", ROOT / "watcher" / f"{module}.py"):
+        assert layer(other) < layer(module), f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", WATCHER)
+def test_the_watcher_takes_only_the_light_modules_of_the_engine(module: str) -> None:
+    assert modules_of("sr_engine", ROOT / "watcher" / f"{module}.py") <= FROM_THE_ENGINE
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_engine_never_imports_the_watcher(path: Path) -> None:
+    assert not {name for name in imported(path) if name.split(".")[0] == "watcher"}
+
+
+def test_only_the_command_line_prints_or_exits() -> None:
+    for module in set(WATCHER) - {"cli"}:
+        tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not calls & {"print", "exit", "quit", "sys.exit", "os._exit", "click.echo", "sys.stdout.write"}, module
+
+
+def test_only_delivery_and_what_it_stands_on_move_or_remove_files() -> None:
+    """`straight` removes its own staging folder, `journal` and the like nothing."""
+    movers = {"delivery", "originals", "filesystem", "straight"}
+    calls = {"rename", "replace", "unlink", "remove", "rmdir", "rmtree", "move", "link", "symlink", "truncate"}
+    for module in set(WATCHER) - movers:
+        tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = ast.unparse(node.func.value)
+                assert not (owner in {"os", "shutil"} and node.func.attr in calls), f"{module}: {ast.unparse(node)}"

@@ -1,0 +1,370 @@
+"""Watching the inbox: it goes away and comes back, events are lost, sync clients write under names of their own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import ROOT, STUB_ENGINE, Running, Site, command, photo, stub_result, wait_until
+
+STUB = {"command": STUB_ENGINE}
+_QUEUE_LIMIT = Path("/proc/sys/fs/inotify/max_queued_events")
+
+
+def watching(site: Site) -> str:
+    return str(site.status()["watcher"]["watching"])
+
+
+def wait_paused(site: Site) -> None:
+    wait_until(lambda: watching(site) == "paused: the inbox is gone", "the watcher to notice", 15)
+
+
+def wait_watching(site: Site) -> None:
+    wait_until(lambda: watching(site) == "yes", "the watcher to watch again", 15)
+
+
+def wait_archived(site: Site, pictures: dict[str, bytes], patience: float = 30) -> None:
+    """Until these, and no others, are delivered, each whole."""
+    wait_until(lambda: set(pictures) <= site.names(site.archive), f"{set(pictures)} to be archived", patience)
+    assert site.files(site.archive) == pictures
+    results = {name: data for name, data in site.files(site.outbox).items() if not name.startswith(".")}
+    assert results == {name: stub_result(data) for name, data in pictures.items()}
+    assert not site.names(site.failed)
+
+
+# The inbox goes away
+
+
+@pytest.fixture
+def watched(make_site: Callable[..., Site]) -> list[Site]:
+    """A site with the stub engine for each way to watch; side by side, because these tests mostly wait."""
+    return [make_site(backend, engine=STUB, watch={"backend": backend}) for backend in ("native", "polling")]
+
+
+def test_an_inbox_that_is_renamed_away_and_back_is_watched_again(watched: list[Site]) -> None:
+    """What was in it is neither failed nor lost; what comes later is processed."""
+    for site in watched:
+        site.start()
+        site.drop("before.png", photo(0))
+    for site in watched:
+        wait_archived(site, {"before.png": photo(0)})
+        site.inbox.rename(site.root / "away")
+    for site in watched:
+        wait_paused(site)
+        (site.root / "away" / "while away.png").write_bytes(photo(1))
+        (site.root / "away").rename(site.inbox)
+    for site in watched:
+        wait_watching(site)
+        site.drop("after.png", photo(2))
+    for site in watched:
+        wait_archived(site, {"before.png": photo(0), "while away.png": photo(1), "after.png": photo(2)})
+
+
+def test_an_inbox_that_is_removed_and_created_again_is_watched_again(watched: list[Site]) -> None:
+    pictures = {"after.png": photo(1), "below/it.png": photo(2)}
+    starts = [site.start() for site in watched]
+    for site in watched:
+        shutil.rmtree(site.inbox)
+    for site in watched:
+        wait_paused(site)
+        site.inbox.mkdir()
+    for site in watched:
+        wait_watching(site)
+        for name, data in pictures.items():
+            site.drop(name, data)
+    for site, running in zip(watched, starts, strict=True):
+        wait_archived(site, pictures)
+        assert "is gone" in running.log()
+        assert running.stop() == 0
+
+
+def test_an_inbox_that_is_replaced_before_anybody_looks_is_watched_again(watched: list[Site]) -> None:
+    """As when a share is mounted over it: another folder under the same path, at no moment missing for long."""
+    for site in watched:
+        site.start()
+        site.inbox.rename(site.root / "old")
+        site.inbox.mkdir()
+        site.drop("new.png", photo(1))
+    for site in watched:
+        wait_archived(site, {"new.png": photo(1)})
+        (site.root / "old" / "stray.png").write_bytes(photo(3))
+        site.drop("newer.png", photo(2))
+    for site in watched:
+        wait_archived(site, {"new.png": photo(1), "newer.png": photo(2)})
+    assert watched[0].status()["watcher"]["backend"].startswith("native events")
+
+
+def test_an_inbox_that_is_replaced_by_one_of_the_same_number_is_watched_again(make_site: Callable[..., Site]) -> None:
+    """A folder created right after another was removed often gets its inode number."""
+    site = make_site(engine=STUB, watch={"backend": "native", "poll_seconds": 0.3})
+    site.start()
+    shutil.rmtree(site.inbox)
+    site.inbox.mkdir()
+    site.drop("new.png", photo(1))
+    wait_archived(site, {"new.png": photo(1)}, 15)
+    site.drop("newer.png", photo(2))
+    wait_archived(site, {"new.png": photo(1), "newer.png": photo(2)}, 15)
+
+
+def test_an_inbox_that_goes_away_in_the_middle_of_a_batch_loses_and_fails_nothing(stub_site: Site) -> None:
+    site = stub_site
+    running = site.start()
+    pictures = {f"{number}.png": f"SLOW 0.4 {number}".encode() for number in range(4)}
+    for name, data in pictures.items():
+        site.drop(name, data)
+    wait_until(lambda: "engine ready" in running.log(), "the engine to work")
+    site.inbox.rename(site.root / "away")
+    wait_paused(site)
+    wait_until(lambda: not site.engines(), "the batch to end")
+    assert not site.names(site.failed)
+    left, archived = site.files(site.root / "away"), site.files(site.archive)
+    assert {**left, **archived} == pictures
+    assert not left.keys() & archived.keys()
+    (site.root / "away").rename(site.inbox)
+    wait_archived(site, pictures)
+
+
+def test_a_watcher_does_not_start_without_an_inbox_and_an_empty_one_is_no_trouble(stub_site: Site) -> None:
+    """An emptied listing never means that the pictures are gone: what waits is still known when they come back."""
+    site = stub_site
+    site.drop("a.png", b"DISKFULL")
+    assert site.once().returncode == 3
+    (site.inbox / "a.png").rename(site.root / "a.png")
+    assert site.once().returncode == 0
+    (site.root / "a.png").rename(site.inbox / "a.png")
+    (site.inbox / "a.png").write_bytes(photo(1))
+    assert site.once().returncode == 0
+    wait_archived(site, {"a.png": photo(1)})
+
+
+# How it is watched
+
+
+def test_polling_finds_what_comes_changes_and_is_moved_in(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine=STUB, watch={"backend": "polling"})
+    running = site.start()
+    assert "polling (watch.backend is polling)" in running.log()
+    pictures = {"a.png": photo(1), "below/it/b.png": photo(2)}
+    for name, data in pictures.items():
+        site.drop(name, data)
+    (site.root / "c.png").write_bytes(photo(3))
+    (site.root / "c.png").rename(site.inbox / "c.png")
+    wait_archived(site, {**pictures, "c.png": photo(3)})
+    report = site.status()["watcher"]
+    assert report["backend"].startswith("polling")
+    assert report["events_missed"] == 0
+
+
+def test_events_are_used_on_a_local_disk_and_cost_no_waiting_for_a_scan(stub_site: Site) -> None:
+    """rescan_seconds is 300 here."""
+    stub_site.start()
+    assert stub_site.status()["watcher"]["backend"].startswith("native events (")
+    stub_site.drop("a.png", photo(1))
+    wait_archived(stub_site, {"a.png": photo(1)}, patience=10)
+
+
+def freeze(running: Running) -> None:
+    running.process.send_signal(signal.SIGSTOP)
+    stat = Path(f"/proc/{running.pid}/stat")
+    wait_until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T", "the watcher to be frozen", 5)
+
+
+def test_pictures_whose_events_were_lost_in_an_overflow_are_delivered(stub_site: Site) -> None:
+    """The kernel keeps max_queued_events for a reader that is too slow, and drops the rest."""
+    if not _QUEUE_LIMIT.exists():
+        pytest.skip("no inotify here")
+    site = stub_site
+    running = site.start()
+    freeze(running)
+    pictures = {}
+    for number in range(12):
+        pictures[f"early {number}.png"] = photo(number, 4, 4)
+        site.drop(f"early {number}.png", pictures[f"early {number}.png"])
+    noise = [site.inbox / "a.txt", site.inbox / "b.txt"]  # two in turn: the kernel merges equal events
+    for number in range(int(_QUEUE_LIMIT.read_text()) + 100):
+        os.close(os.open(noise[number % 2], os.O_WRONLY | os.O_CREAT))
+    for number in range(12):
+        name = f"late {number % 4}/deep/{number}.png"
+        pictures[name] = photo(100 + number, 4, 4)
+        site.drop(name, pictures[name])
+    running.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: "events were lost" in running.log(), "the overflow to be noticed")
+    wait_archived(site, pictures)
+    site.drop("late 1/deep/after.png", photo(200))
+    wait_archived(site, {**pictures, "late 1/deep/after.png": photo(200)})
+    assert site.status()["watcher"]["backend"].startswith("native events")
+
+
+READER_DIES = """
+import os, sys, time
+from watchdog.observers.inotify_c import InotifyFD
+from watcher.observer import Observer
+observer = Observer(sys.argv[1], recursive=True, hint=print, lost=print)
+observer.start()
+assert observer.is_alive()
+InotifyFD.get_instance().stop()
+deadline = time.monotonic() + 10
+while observer.is_alive():
+    assert time.monotonic() < deadline, "nobody noticed"
+    time.sleep(0.01)
+observer.stop()
+"""
+
+
+def test_the_death_of_the_thread_that_reads_events_is_noticed(tmp_path: Path) -> None:
+    """watchdog shares one such thread among its observers, and none of them notices when it ends."""
+    if not _QUEUE_LIMIT.exists():
+        pytest.skip("no inotify here")
+    done = subprocess.run(
+        [sys.executable, "-c", READER_DIES, str(tmp_path)], check=False, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_rescan_finds_what_no_event_announced_and_polls_from_then_on(make_site: Callable[..., Site]) -> None:
+    """Subfolders beyond the system's limit of watches are silent: here it allows one watch."""
+    limit = "echo 1 > /proc/sys/user/max_inotify_watches"
+    enter = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*enter, limit], check=False, capture_output=True).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    site = make_site(engine=STUB, watch={"rescan_seconds": 1})
+    site.command = [*enter, f'{limit} && exec "$0" "$@"', command()]
+    running = site.start()
+    site.drop("heard.png", photo(1))
+    site.drop("below/silent.png", photo(2))
+    wait_until(lambda: "heard.png" in site.names(site.archive), "what was announced")
+    (site.inbox / "below").mkdir(exist_ok=True)
+    site.drop("below/found.png", photo(3))
+    pictures = {"heard.png": photo(1), "below/silent.png": photo(2), "below/found.png": photo(3)}
+    wait_archived(site, pictures)
+    assert "warning: native events do not work here" in running.log()
+    report = site.status()["watcher"]
+    assert report["events_missed"] > 0
+    assert report["backend"].startswith("polling (")
+    site.drop("below/later.png", photo(4))
+    wait_archived(site, {**pictures, "below/later.png": photo(4)})
+
+
+# Sync clients and downloaders: temporary names, then the final one
+
+CLIENTS = {
+    "Syncthing": (".syncthing.{}.tmp", "{}"),
+    "Syncthing, on Windows": ("~syncthing~{}.tmp", "{}"),
+    "Nextcloud": (".{}.~4f3a1b", "{}"),
+    "Nextcloud server": ("{}.ocTransferId8675309.part", "{}"),
+    "Dropbox": (".dropbox.cache/{}", "{}"),
+    "rsync": (".{}.Xa91Bz", "{}"),
+    "rsync --partial-dir": (".rsync-partial/{}", "{}"),
+    "rsync --delay-updates": (".~tmp~/{}", "{}"),
+    "rclone": ("{}.a1b2c3d4.partial", "{}"),
+    "Synology Drive": (".SynologyWorkingDirectory/{}", "{}"),
+    "Resilio Sync": ("{}.!sync", "{}"),
+    "Google Drive": (".tmp.drivedownload/{}", "{}"),
+    "Chrome": ("{}.crdownload", "{}"),
+    "Firefox": ("{}.part", "{}"),
+    "Safari": ("{}.download/{}", "{}"),
+    "WinSCP": ("{}.filepart", "{}"),
+    "Android": (".pending-1700000000-{}", "{}"),
+    "a copy tool": ("{}.tmp", "{}"),
+    "into a subfolder": ("album/.{}.Xa91Bz", "album/{}"),
+}
+
+
+@pytest.mark.parametrize("backend", ["native", "polling"])
+def test_a_picture_under_a_temporary_name_is_taken_once_whole_under_its_final_name(
+    make_site: Callable[..., Site], backend: str
+) -> None:
+    """Every client writes in pieces with pauses longer than settle_seconds, then renames."""
+    site = make_site(engine=STUB, watch={"backend": backend})
+    running = site.start()
+    pictures, moves = {}, []
+    for seed, (client, (temporary, final)) in enumerate(CLIENTS.items()):
+        name = f"{client}.png"
+        pictures[final.format(name)] = photo(seed)
+        moves.append((site.inbox / temporary.replace("{}", name), site.inbox / final.format(name)))
+    for piece in range(2):
+        for data, (temporary_path, _) in zip(pictures.values(), moves, strict=True):
+            temporary_path.parent.mkdir(parents=True, exist_ok=True)
+            half = len(data) // 2
+            with temporary_path.open("ab") as file:
+                file.write(data[half:] if piece else data[:half])
+        time.sleep(0.6)  # settle_seconds is 0.1, and so is the window
+        assert "window closed" not in running.log(), "a temporary file was taken"
+    assert len(site.status()["ignored"]) > 0
+    for temporary_path, final_path in moves:
+        temporary_path.rename(final_path)
+    wait_archived(site, pictures)
+    assert sum(site.upscaled()) == len(pictures)
+    assert site.query("SELECT COUNT(*) FROM pictures") == [(len(pictures),)]
+    assert not site.names(site.inbox)
+
+
+METADATA = {
+    "@eaDir/a.png/SYNOPHOTO_THUMB_XL.jpg": "Synology thumbnails and metadata",
+    "album/@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg": "Synology thumbnails and metadata",
+    "#recycle/a.png": "Synology recycle bin",
+    "#snapshot/a.png": "Synology snapshots",
+    ".stversions/a~20260101-120000.png": "Syncthing old versions",
+    ".dropbox.cache/a.png": "Dropbox cache",
+    ".sync/Archive/a.png": "Resilio Sync metadata",
+    ".@__thumb/a.jpg": "QNAP thumbnails",
+    "@Recycle/a.png": "QNAP recycle bin",
+    ".Trash-1000/files/a.png": "recycle bin",
+    "$RECYCLE.BIN/a.png": "Windows recycle bin",
+    ".Trashes/501/a.png": "macOS recycle bin",
+    "__MACOSX/a.png": "macOS metadata from an archive",
+    "._a.png": "macOS metadata",
+    "album/._b.jpg": "macOS metadata",
+    ".hidden/a.png": "hidden folder",
+    ".hidden.png": "hidden file",
+}
+CONFLICTS = {
+    "a.sync-conflict-20260102-030405-ABCDEFG.png": "Syncthing conflict copy",
+    "a (conflicted copy 2026-01-02 030405).png": "Nextcloud conflict copy",
+    "a (conflicted copy anna 2026-01-02 030405).png": "Nextcloud conflict copy",
+    "a_conflict-20260102-030405.png": "ownCloud conflict copy",
+    "a (Anna's conflicted copy 2026-01-02).png": "Dropbox conflict copy",
+    "a_laptop_Jan-03-0901-2013_CaseConflict_1.png": "Synology Drive conflict copy",
+}
+
+
+def test_metadata_folders_and_conflict_copies_are_left_alone_and_shown_unless_hidden_in_a_folder(
+    stub_site: Site,
+) -> None:
+    """By events, and by a scan."""
+    site = stub_site
+    running = site.start()
+    left_alone = {name: photo(seed) for seed, name in enumerate([*METADATA, *CONFLICTS])}
+    for name, data in left_alone.items():
+        site.drop(name, data)
+    site.drop("a.png", photo(1000))
+    wait_archived(site, {"a.png": photo(1000)})
+    assert running.stop() == 0
+    site.drop("album/z.png", photo(1001))
+    assert site.once().returncode == 0
+    wait_archived(site, {"a.png": photo(1000), "album/z.png": photo(1001)})
+    assert site.files(site.inbox) == left_alone
+    report = site.status()
+    ignored = {entry["path"]: entry["why"] for entry in report["ignored"]}
+    for name, why in CONFLICTS.items():
+        assert ignored[name] == why
+    for name in ("._a.png", ".hidden.png", "album/._b.jpg"):
+        assert ignored[name] == METADATA[name]
+    assert all(METADATA.get(name, CONFLICTS.get(name)) == why for name, why in ignored.items())
+    assert report["waiting"] == report["failed"] == []
+
+
+def test_a_pattern_of_the_user_can_take_what_is_left_alone_and_leave_alone_what_is_taken(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(engine=STUB, watch={"ignore": ["drafts/", "*.bmp", "!~*.png"]})
+    for number, name in enumerate(["drafts/a.png", "a.bmp", "~b.png", "c.png"]):
+        site.drop(name, photo(number))
+    assert site.once().returncode == 0
+    assert site.names(site.archive) == {"~b.png", "c.png"}
+    assert site.names(site.inbox) == {"drafts/a.png", "a.bmp"}

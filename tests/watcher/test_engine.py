@@ -1,0 +1,290 @@
+"""`EngineProcess` against real child processes."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from harness import STUB_ENGINE, wait_until
+
+from sr_engine import protocol
+from watcher.config import Engine
+from watcher.engine import EngineProcess, EngineStopped, EngineTrouble
+
+Make = Callable[..., EngineProcess]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no process has that id, not even as a zombie that nobody reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Start engines: the stub, or a script; each is reaped at the end."""
+    engines: list[EngineProcess] = []
+
+    def start(script: str = "", **settings: float) -> EngineProcess:
+        command = list(STUB_ENGINE)
+        if script:
+            (tmp_path / "engine.py").write_text(textwrap.dedent(script))
+            command = [sys.executable, str(tmp_path / "engine.py")]
+        seconds = {"start_seconds": 20.0, "deadline_seconds": 20.0, "deadline_seconds_per_megapixel": 0.0, **settings}
+        engines.append(EngineProcess(Engine(command=tuple(command), **seconds), str(tmp_path)))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+        assert is_gone(engine.pid), "every engine is reaped"
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> Callable[..., list[protocol.Upscale]]:
+    def write(*pictures: bytes) -> list[protocol.Upscale]:
+        made = []
+        for number, data in enumerate(pictures, 1):
+            source = tmp_path / f"{number}.png"
+            source.write_bytes(data)
+            made.append(protocol.Upscale(id=number, source=str(source), target=str(tmp_path / f"result-{number}")))
+        return made
+
+    return write
+
+
+Requests = Callable[..., list[protocol.Upscale]]
+
+
+def never() -> None:
+    return None
+
+
+def names(events: list[protocol.AnyEvent]) -> list[str]:
+    return [type(event).__name__.lower() for event in events]
+
+
+def test_a_conversation_from_ready_to_bye(make: Make, requests: Requests) -> None:
+    engine = make()
+    events = list(engine.upscale(requests(b"one", b"UNSUPPORTED"), never))
+    assert names(events) == ["ready", "started", "progress", "done", "started", "failed", "bye"]
+    assert engine.ready is not None and engine.ready_at is not None
+    assert (engine.done, engine.failed, engine.peak_memory_bytes) == (1, 1, 1)
+    engine.close()
+    assert engine.returncode == 0 and is_gone(engine.pid)
+
+
+def test_a_program_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        EngineProcess(Engine(command=(str(tmp_path / "absent"),)), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("word", "told", "blames"),
+    [
+        (b"CRASH", "ended by SIGABRT", True),
+        (b"EXIT", "exited with code 7", True),
+        (b"SELFKILL", "ended by SIGKILL", False),
+        (b"GARBAGE", "talked nonsense", True),
+    ],
+)
+def test_an_engine_that_ends_early_names_the_picture_in_work(
+    make: Make, requests: Requests, word: bytes, told: str, blames: bool
+) -> None:
+    engine = make()
+    events = []
+    with pytest.raises(EngineTrouble, match=told) as caught:
+        for event in engine.upscale(requests(b"one", word, b"three"), never):
+            events.append(event)
+    assert names(events).count("done") == 1, "what was done before counts"
+    assert caught.value.in_work == {2} and caught.value.blames is blames
+    assert is_gone(engine.pid)
+    if word == b"EXIT":
+        assert "I was told to exit" in caught.value.stderr
+
+
+def test_a_hanging_picture_is_given_up_at_its_deadline(make: Make, requests: Requests) -> None:
+    engine = make(deadline_seconds=0.5)
+    begun = time.monotonic()
+    with pytest.raises(EngineTrouble, match="not done in its time") as caught:
+        list(engine.upscale(requests(b"HANG", b"two"), never))
+    assert 0.5 <= time.monotonic() - begun < 5
+    assert caught.value.in_work == {1} and caught.value.blames and is_gone(engine.pid)
+
+
+def test_a_larger_picture_has_more_time(make: Make, requests: Requests) -> None:
+    """The stub says 64 x 64: 0.004 megapixels."""
+    engine = make(deadline_seconds=0.1, deadline_seconds_per_megapixel=1000)
+    assert names(list(engine.upscale(requests(b"SLOW 0.5 "), never)))[-1] == "bye"
+
+
+def test_each_picture_has_the_whole_of_its_time(make: Make, requests: Requests) -> None:
+    engine = make(deadline_seconds=1.0)
+    events = list(engine.upscale(requests(*[b"SLOW 0.4 "] * 4), never))
+    assert names(events).count("done") == 4
+
+
+def test_an_engine_that_never_gets_ready_is_given_up(
+    make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB", "NEVERREADY")
+    engine = make(start_seconds=0.5)
+    with pytest.raises(EngineTrouble, match=r"not ready after 0\.5 s") as caught:
+        list(engine.upscale(requests(b"one"), never))
+    assert caught.value.in_work == set() and is_gone(engine.pid)
+
+
+def test_a_slow_consumer_does_not_make_the_engine_look_hung(make: Make, requests: Requests) -> None:
+    """Delivery may take longer than any deadline: what the engine answered meanwhile lies ready."""
+    engine = make(deadline_seconds=0.3)
+    done = 0
+    for event in engine.upscale(requests(b"one", b"two", b"SLOW 0.1 "), never):
+        if isinstance(event, protocol.Done):
+            done += 1
+            time.sleep(0.6)  # the delivery itself
+    assert done == 3
+
+
+def test_an_engine_that_leaves_pictures_unanswered_is_told(make: Make, requests: Requests) -> None:
+    engine = make("""
+        print('{"type":"ready","v":1,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
+        print('{"type":"bye","v":1,"pictures":0,"failed":0,"seconds":0}', flush=True)
+    """)
+    with pytest.raises(EngineTrouble, match="left 2 pictures unanswered"):
+        list(engine.upscale(requests(b"one", b"two"), never))
+
+
+def test_another_version_of_the_protocol_is_nonsense(make: Make, requests: Requests) -> None:
+    engine = make("""
+        print('{"type":"ready","v":99,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
+        input()
+    """)
+    with pytest.raises(EngineTrouble, match="version 99"):
+        list(engine.upscale(requests(b"one"), never))
+
+
+# Stopping
+
+
+def test_a_stop_ends_an_idle_engine_at_once(make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB", "LATE 30")
+    engine = make()
+    begun = time.monotonic()
+    with pytest.raises(EngineStopped):
+        list(engine.upscale(requests(b"one"), lambda: begun + 60))
+    assert time.monotonic() - begun < 3 and is_gone(engine.pid)
+
+
+def test_a_stop_lets_the_picture_in_work_finish_and_begins_no_other(make: Make, requests: Requests) -> None:
+    engine = make()
+    stop: list[float] = []
+    events = []
+    with pytest.raises(EngineStopped):
+        for event in engine.upscale(requests(b"SLOW 0.5 ", b"two", b"three"), lambda: stop[0] if stop else None):
+            events.append(event)
+            if isinstance(event, protocol.Started) and not stop:
+                stop.append(time.monotonic() + 20)
+    assert [event.id for event in events if isinstance(event, protocol.Done)] == [1]
+    assert is_gone(engine.pid)
+
+
+def test_a_stop_abandons_the_picture_in_work_when_the_grace_time_ends(make: Make, requests: Requests) -> None:
+    engine = make()
+    begun = time.monotonic()
+    stop: list[float] = []
+    with pytest.raises(EngineStopped):
+        for event in engine.upscale(requests(b"HANG"), lambda: stop[0] if stop else None):
+            if isinstance(event, protocol.Started):
+                stop.append(time.monotonic() + 0.5)
+    assert 0.5 <= time.monotonic() - begun < 5 and is_gone(engine.pid)
+
+
+# Letting go
+
+
+def test_engines_that_will_not_end_are_killed_in_the_end(
+    make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One ignores that its stdin closed, another closed its output and stays; both are waited for at once."""
+    monkeypatch.setenv("STUB", "DEAF")
+    deaf = make()
+    with contextlib.closing(deaf.upscale(requests(b"SLOW 60 "), never)) as events:
+        next(events)
+    mute = make("""
+        import os, time
+        os.close(1)
+        time.sleep(3600)
+    """)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(deaf.close)
+        with pytest.raises(EngineTrouble, match="closed its output"):
+            list(mute.upscale(requests(b"SLOW 60 "), never))
+        closing.result()
+    assert time.monotonic() - begun < 15
+    assert deaf.returncode == -9 and is_gone(deaf.pid) and is_gone(mute.pid)
+
+
+def test_close_is_bounded_while_the_requests_fill_the_pipe(make: Make, requests: Requests) -> None:
+    """An engine that reads nothing, more requests than a pipe holds, and a batch that ends for another reason."""
+    engine = make("""
+        import time
+        print('{"type":"ready","v":1,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
+        time.sleep(3600)
+    """)
+    many = requests(b"one") * 3000
+    with contextlib.closing(engine.upscale(many, never)) as events:
+        next(events)
+    begun = time.monotonic()
+    engine.close()
+    assert time.monotonic() - begun < 15 and is_gone(engine.pid)
+
+
+def test_many_requests_and_a_long_stderr_do_not_block_each_other(make: Make, requests: Requests) -> None:
+    engine = make("""
+        import json, sys
+        sys.stderr.write(("x" * 99 + "\\n") * 5000)
+        def say(**event):
+            print(json.dumps({"v": 1, **event}), flush=True)
+        say(type="ready", runtime="x", device="cpu", precision="x", load_seconds=0)
+        for line in sys.stdin:
+            request = json.loads(line)
+            if request["type"] == "end":
+                break
+            say(type="failed", id=request["id"], code="unsupported", message="no", fault="picture", retryable=False)
+            sys.stderr.write("another line\\n")
+        say(type="bye", pictures=3000, failed=3000, seconds=0)
+    """)
+    events = list(engine.upscale(requests(b"one") * 3000, never))
+    assert len(events) == 3002 and engine.failed == 3000
+
+
+def test_the_engine_ends_when_its_watcher_is_killed(tmp_path: Path) -> None:
+    """A child of a process that is gone: it sees its stdin close."""
+    (tmp_path / "a.png").write_bytes(b"SLOW 60 ")
+    script = f"""
+        import os, signal, sys
+        from sr_engine import protocol
+        from watcher.config import Engine
+        from watcher.engine import EngineProcess
+        engine = EngineProcess(Engine(command=tuple({STUB_ENGINE!r})), "models")
+        request = protocol.Upscale(id=1, source={str(tmp_path / "a.png")!r}, target={str(tmp_path / "result")!r})
+        for event in engine.upscale([request], lambda: None):
+            if isinstance(event, protocol.Started):
+                print(engine.pid, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True, text=True, timeout=30
+    )
+    pid = int(done.stdout)
+    wait_until(lambda: is_gone(pid), "the engine to end", 10)
