@@ -84,7 +84,7 @@ def rest(root: Path) -> None:
         (root / "archive" / f"{number}.jpg").write_bytes(b"archived %d" % number)
     with site:
         (root / "inbox" / "one.jpg").write_bytes(b"a picture")
-        wait_until(lambda: (root / "archive" / "one.jpg").exists())
+        wait_until((root / "archive" / "one.jpg").exists)
         wait_until(lambda: any(event["event"] == "engine_ended" for event in site.events()))
         time.sleep(2)
         cpu, begun = site.cpu_seconds(), time.monotonic()

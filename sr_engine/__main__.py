@@ -18,6 +18,8 @@ import threading  # noqa: E402
 import traceback  # noqa: E402
 from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
+import msgspec  # noqa: E402
+
 from sr_engine import models, protocol, runtimes  # noqa: E402
 from sr_engine.errors import EngineError, UnusableEngine  # noqa: E402
 
@@ -180,7 +182,7 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
 def _speakable(event: protocol.Failed) -> protocol.Failed:
     """A message may quote a path, whose bytes need not be text; JSON takes text only."""
     message = event.message.encode("utf-8", "replace").decode("utf-8")
-    return protocol.Failed(id=event.id, code=event.code, message=message, fault=event.fault, retryable=event.retryable)
+    return msgspec.structs.replace(event, message=message)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -76,16 +76,22 @@ class Pipeline:
     def answer(self, request: Upscale) -> None:
         """Upscale one picture: `started`, then `progress`, and at last `done` or `failed`."""
         self.pictures += 1
+        source_sha256 = ""
+        # before the reading, which may take long: the watcher has to know whom it is waiting for
+        self._emit(Started(id=request.id, width=0, height=0))
         try:
-            self._emit(self._upscale(request))
+            begun = time.perf_counter()
+            data = read_source(decode_path(request.source))
+            source_sha256 = hashlib.sha256(data).hexdigest()
+            self._emit(self._upscale(request, data, source_sha256, begun))
         except Exception as error:
             self.failed += 1
-            self._emit(_failure(request.id, error))
+            self._emit(_failure(request.id, error, source_sha256))
 
-    def _upscale(self, request: Upscale) -> Done:
-        begun = time.perf_counter()
-        data = self._announce(request)
-        source_sha256 = hashlib.sha256(data).hexdigest()
+    def _upscale(self, request: Upscale, data: bytes, source_sha256: str, begun: float) -> Done:
+        header = read_header(io.BytesIO(data))
+        self._emit(Started(id=request.id, width=header.width, height=header.height))
+        check(header, request.output, scale=self._network.model.scale, max_pixels=self._max_pixels)
         picture = decode(data, max_pixels=self._max_pixels)
         del data
         decoded = time.perf_counter()
@@ -111,18 +117,6 @@ class Pipeline:
             encode_seconds=time.perf_counter() - upscaled,
             peak_memory_bytes=peak_memory_bytes(),
         )
-
-    def _announce(self, request: Upscale) -> bytes:
-        """Read the source, say `started`, and refuse what its header rules out."""
-        width = height = 0
-        try:
-            data = read_source(decode_path(request.source))
-            header = read_header(io.BytesIO(data))
-            width, height = header.width, header.height
-        finally:
-            self._emit(Started(id=request.id, width=width, height=height))
-        check(header, request.output, scale=self._network.model.scale, max_pixels=self._max_pixels)
-        return data
 
 
 def read_source(path: str) -> bytes:
@@ -193,7 +187,7 @@ def _unwritable(error: OSError) -> EnvironmentFault:
     return EnvironmentFault(Code.UNWRITABLE, f"the result cannot be staged: {error.strerror}")
 
 
-def _failure(number: int, error: Exception) -> Failed:
+def _failure(number: int, error: Exception, source_sha256: str) -> Failed:
     code, message, fault = Code.UPSCALE_FAILED, "", Fault.PICTURE
     if isinstance(error, EngineError):
         code, message = error.code, error.message
@@ -204,4 +198,11 @@ def _failure(number: int, error: Exception) -> Failed:
     else:
         traceback.print_exception(error, file=sys.stderr)
         message = f"upscaling broke off ({type(error).__name__}: {error}); the engine's log has the details"
-    return Failed(id=number, code=code, message=message, fault=fault, retryable=fault is Fault.ENVIRONMENT)
+    return Failed(
+        id=number,
+        code=code,
+        message=message,
+        fault=fault,
+        retryable=fault is Fault.ENVIRONMENT,
+        source_sha256=source_sha256,
+    )

@@ -126,7 +126,10 @@ class Ready(Event, frozen=True, tag="ready"):
 
 
 class Started(Event, frozen=True, tag="started"):
-    """Work on a picture began: sides in pixels, from the header, or 0 where it could not be read."""
+    """Work on a picture began.
+
+    Told twice: before the source is read, with sides of 0, and once its header is known, with its sides in pixels.
+    """
 
     id: int
     width: int
@@ -175,6 +178,7 @@ class Failed(Event, frozen=True, tag="failed"):
         message: one sentence for a person: what happened and what to do.
         fault: whose it is.
         retryable: whether the same bytes may succeed at another time.
+        source_sha256: of the very bytes that the judgement is about; empty where they could not be read.
     """
 
     id: int | None
@@ -182,6 +186,7 @@ class Failed(Event, frozen=True, tag="failed"):
     message: str
     fault: Fault
     retryable: bool
+    source_sha256: str = ""
 
 
 class Bye(Event, frozen=True, tag="bye"):

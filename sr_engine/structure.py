@@ -2,7 +2,8 @@
 
 OpenCV's decoders refuse most files that were cut off, but not all of them in all ways of reading, and they take
 a file whose end was never written (zeros, as preallocating copiers leave it) for a picture with a grey or black
-bottom. So the structure of every kind is walked here before anything is decoded.
+bottom. So the structure of every kind is walked here before anything is decoded. In WebP, and in kinds without
+compression, zeros may be pixels: there an end that was never written cannot be told.
 
 Light: no numpy, no cv2.
 """
@@ -140,7 +141,6 @@ def _walk_webp(data: bytes, header: Header) -> Structure:
             raise _cut_off(header.kind)
         if name in (b"VP8 ", b"VP8L"):
             pixels += 1
-            _refuse_unwritten(body, header.kind)
         elif name == b"ICCP":
             icc = body
         elif name == b"EXIF":

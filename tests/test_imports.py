@@ -13,11 +13,12 @@ from harness import ROOT
 # From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
 LAYERS = (
     {"errors", "journal", "memory", "window", "ignore", "filesystem", "mounts", "progress"},
-    {"config", "schema", "settling", "observer"},
-    {"ledger", "engine", "inbox"},
-    {"originals", "instance"},
-    {"delivery"},
-    {"batch", "straight", "doctor", "status"},
+    {"config", "schema", "settling", "observer", "rows", "logs"},
+    {"ledger", "engine", "waiting"},
+    {"mounted", "originals", "instance"},
+    {"delivery", "inbox"},
+    {"workshop", "straight", "doctor", "status"},
+    {"batch"},
     {"service"},
     {"signals"},
     {"cli"},

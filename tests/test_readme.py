@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import pytest
-
 from harness import ROOT, Site, command, wait_until
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -131,7 +130,7 @@ def enlarge_the_sample(folder: Path, process: "subprocess.Popen[bytes]", log: Pa
     )
     assert process.poll() is None, log.read_text()
     shutil.copy(SAMPLE, folder / "inbox")
-    wait_until(lambda: (folder / "archive" / "bee.jpg").exists(), "the sample to be archived", 120)
+    wait_until((folder / "archive" / "bee.jpg").exists, "the sample to be archived", 120)
     small, large = cv2.imread(str(SAMPLE)), cv2.imread(str(folder / "outbox" / "bee.jpg"))
     assert large.shape == (small.shape[0] * 3, small.shape[1] * 3, 3)
     assert (folder / "archive" / "bee.jpg").read_bytes() == SAMPLE.read_bytes()

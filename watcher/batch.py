@@ -5,66 +5,19 @@ Runs in a thread of its own, so that the next window fills meanwhile. Only a pic
 """
 
 import contextlib
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from sr_engine import protocol
-from sr_engine.models import Model
-from watcher.config import Config
-from watcher.delivery import Delivery, Staged
+from watcher.delivery import Staged
 from watcher.engine import EngineProcess, EngineStopped, EngineTrouble
 from watcher.filesystem import Digest, display, holds
 from watcher.journal import tell, warn
-from watcher.ledger import Ledger, Picture
 from watcher.originals import OriginalChanged
-from watcher.progress import Progress
-
-
-@dataclass
-class Outcome:
-    """What became of a window's pictures."""
-
-    delivered: int = 0
-    reused: int = 0
-    failed: int = 0
-    waiting: int = 0
-    trouble: str = ""  # why pictures wait, if the surroundings are to blame
-
-    def __iadd__(self, other: "Outcome") -> "Outcome":
-        self.delivered += other.delivered
-        self.reused += other.reused
-        self.failed += other.failed
-        self.waiting += other.waiting
-        self.trouble = other.trouble or self.trouble
-        return self
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What every batch works with.
-
-    Attributes:
-        stopping: None, or the monotonic time by which the picture in work has to be finished.
-    """
-
-    config: Config
-    model: Model
-    models_folder: str
-    ledger: Ledger
-    delivery: Delivery
-    progress: Progress
-    stopping: Callable[[], float | None]
-
-    @property
-    def recipe(self) -> str:
-        """Digest of all that decides, beside the content, what a result looks like."""
-        parts = [self.model.sha256.encode(), msgspec.json.encode(self.config.output)]
-        return hashlib.sha256(b" ".join(parts)).hexdigest()[:32]
+from watcher.rows import Picture
+from watcher.workshop import Outcome, Workshop
 
 
 def run_batch(workshop: Workshop, found: Sequence[tuple[str, Digest]], closed_by: str) -> Outcome:
@@ -158,6 +111,8 @@ class _Batch:
 
     def _deliver_earlier(self, picture: Picture) -> bool:
         delivery = self.workshop.delivery
+        if self.workshop.stopping() is not None:
+            raise EngineStopped(set())
         for row in self.workshop.ledger.earlier_results(picture.sha256, picture.recipe):
             earlier = os.path.join(self.workshop.config.folders.outbox, row.result_path or "")
             try:
@@ -216,13 +171,15 @@ class _Batch:
             self.outcome.trouble = f"the engine cannot be started: {_told(error)}; see engine.command"
             yield None
             return
-        run = workshop.ledger.engine_spawned(self.id, engine.pid, workshop.config.engine.model)
-        tell("engine_started", "engine started (process {pid})", pid=engine.pid)
+        run = None
         try:
+            run = workshop.ledger.engine_spawned(self.id, engine.pid, workshop.config.engine.model)
+            tell("engine_started", "engine started (process {pid})", pid=engine.pid)
             yield engine
         finally:
             engine.close()
-            workshop.ledger.engine_ended(run, engine)
+            if run is not None:
+                workshop.ledger.engine_ended(run, engine)
             tell("engine_ended", "engine ended (process {pid})", pid=engine.pid, exit_code=engine.returncode)
 
     def _handle(self, event: protocol.AnyEvent, pictures: dict[int, Picture]) -> None:
@@ -246,7 +203,7 @@ class _Batch:
     def _accept(self, picture: Picture, done: protocol.Done) -> None:
         staged = Staged(protocol.decode_path(done.target), done.result_sha256, done.result_bytes)
         if done.source_sha256 != picture.sha256:
-            self._withdraw(picture)  # rewritten between the claim and the decoding
+            self._withdraw(picture)
             return
         try:
             staging = self.workshop.delivery.open_staging(self.id)
@@ -259,6 +216,9 @@ class _Batch:
             self._wait(self._with_twins([picture]), _told(error))
 
     def _judge(self, picture: Picture, failed: protocol.Failed) -> None:
+        if failed.source_sha256 not in ("", picture.sha256):
+            self._withdraw(picture)
+            return
         twins = self._with_twins([picture])
         if failed.fault is protocol.Fault.ENVIRONMENT:
             self._wait(twins, failed.message)
@@ -279,6 +239,9 @@ class _Batch:
                 return
             guilty = picture.id in trouble.in_work and trouble.blames
             if guilty and self.workshop.ledger.count_attempt(picture.id) >= attempts:
+                if not self.workshop.delivery.is_unchanged(picture):
+                    self._withdraw(picture)
+                    return
                 last_words = trouble.stderr.strip().splitlines()[-1:]
                 reason = "; ".join(
                     [f"{trouble.message} while it worked on this picture, {attempts} times", *last_words]
@@ -326,7 +289,8 @@ class _Batch:
         if picture.suspected_at is None:
             self.workshop.ledger.suspect(picture.id, reason)
         until = (picture.suspected_at or time.time()) + allowed
-        if allowed == 0 or time.time() >= until:
+        # a clock that was set back must not make it wait for days
+        if not 0 < until - time.time() <= allowed:
             self._fail(picture, reason)
             return
         self._end(picture)
@@ -334,7 +298,7 @@ class _Batch:
         self.workshop.ledger.wait(picture.id, f"cannot be decoded, perhaps unfinished: {reason}", until, counts=False)
         tell(
             "incomplete",
-            "{picture} cannot be decoded ({reason}); looking again in {seconds:.0f} s, in case it is still being written",
+            "{picture} cannot be decoded ({reason}); looking again in {seconds:.0f} s, perhaps it is not whole yet",
             picture=display(picture.path),
             reason=reason,
             seconds=until - time.time(),
@@ -374,9 +338,9 @@ class _Batch:
             warn("waiting", "{pictures} waiting until {when}: {reason}", pictures=names, when=when, reason=trouble)
 
     def _withdraw(self, picture: Picture) -> None:
-        for twin in self._with_twins([picture]):
-            self.workshop.delivery.withdraw(twin)
-            self._changed(twin)
+        """It was rewritten between the claim and the decoding. Its twins were not: they are taken up anew."""
+        self.workshop.delivery.withdraw(picture)
+        self._changed(picture)
 
     def _changed(self, picture: Picture) -> None:
         self._end(picture)

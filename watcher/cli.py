@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -14,7 +13,6 @@ import click
 from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher import __version__, config, instance
-from watcher.batch import Outcome
 from watcher.config import Config
 from watcher.delivery import REASON_SUFFIX, Delivery
 from watcher.errors import (
@@ -28,22 +26,22 @@ from watcher.errors import (
     UsageError,
 )
 from watcher.filesystem import display
-from watcher.journal import JsonFormatter, PlainFormatter, logger, tell, warn
+from watcher.journal import tell, warn
 from watcher.ledger import Ledger
+from watcher.logs import begin_log
+from watcher.mounted import check_mounts, note_mounts
 from watcher.mounts import sync_client_hint, sync_warning
-from watcher.progress import BarProgress, NoProgress, Progress
+from watcher.progress import Progress
 from watcher.service import Ended, Service
 from watcher.signals import Signals
+from watcher.workshop import Outcome
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells do
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    # names are bytes: one that the terminal cannot show must not end the program
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _open_streams()
     try:
         code = commands.main(args=arguments, prog_name="dropscale", standalone_mode=False)
         sys.stdout.flush()
@@ -68,6 +66,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"{error.strerror or error}: {display(str(error.filename or ''))}", "see `dropscale doctor`")
         code = EnvironmentFault.exit_code
     sys.exit(code or EXIT_DONE)
+
+
+def _open_streams() -> None:
+    """Make both streams fit for whatever is written: they may be closed, and names are bytes."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # `dropscale once >&-`; the number may belong to another file by now
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the process
+            with contextlib.suppress(OSError):
+                os.fstat(descriptor)
+                continue
+            os.dup2(getattr(sys, name).fileno(), descriptor)
+        with contextlib.suppress(AttributeError):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _complain(message: str, remedy: str) -> None:
@@ -120,6 +131,9 @@ def init(directory: str) -> None:
     for key in ("inbox", "outbox", "archive", "failed"):
         os.makedirs(getattr(folders, key), exist_ok=True)
     instance.prepare_state_folder(folders.state)
+    ledger = Ledger(folders.state)
+    note_mounts(folders, ledger)
+    ledger.close()
     click.echo(f"Drop pictures into {display(folders.inbox)}, then: dropscale run")
 
 
@@ -128,7 +142,7 @@ def init(directory: str) -> None:
 @_log_options
 def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Watch the inbox until stopped (SIGTERM, SIGINT); SIGHUP reads the config again."""
-    progress = _begin_log(log_format, verbose=verbose)
+    progress = begin_log(log_format, verbose=verbose)
     path, settings = _load(config_path)
     lock = _lock(settings)
     try:
@@ -142,6 +156,7 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
             return settings != before
 
         try:
+            check_mounts(settings.folders, ledger)
             instance.introduce(ledger)
             while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
                 pass
@@ -158,12 +173,13 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
 @_log_options
 def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Look once, process the files that are whole, exit; for cron."""
-    progress = _begin_log(log_format, verbose=verbose)
+    progress = begin_log(log_format, verbose=verbose)
     _, settings = _load(config_path)
     lock = _lock(settings)
     try:
         ledger = Ledger(settings.folders.state)
         try:
+            check_mounts(settings.folders, ledger)
             instance.introduce(ledger)
             service = _service(settings, ledger, progress)
             Signals().attach(service)
@@ -227,7 +243,7 @@ def upscale(files: tuple[str, ...], output_folder: str, config_path: str | None,
     """Upscale files straight into a folder: no inbox, no archive; the originals stay."""
     from watcher.straight import upscale_files  # noqa: PLC0415 - keep the watcher itself small
 
-    progress = _begin_log(log_format, verbose=verbose)
+    progress = begin_log(log_format, verbose=verbose)
     named = config_path or os.environ.get(config.ENV_CONFIG) or os.path.exists(config.DEFAULT_NAME)
     settings = _load(config_path)[1] if named else config.without_file(os.environ)
     folder = _models_folder(settings)
@@ -303,7 +319,7 @@ def _service(
 
 
 def _models_folder(settings: Config) -> str:
-    return os.path.expanduser(settings.engine.models_folder) or models.default_folder()
+    return settings.engine.models_folder or models.default_folder()
 
 
 def _model(settings: Config, folder: str) -> models.Model:
@@ -327,37 +343,6 @@ def _exit_on_signals() -> None:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
-def _begin_log(log_format: str, *, verbose: bool) -> Progress:
-    progress: Progress = NoProgress()
-    handler: logging.Handler = logging.StreamHandler()
-    if log_format == "plain" and sys.stderr.isatty():
-        from rich.console import Console  # noqa: PLC0415 - 3 MB that only a terminal needs
-
-        console = Console(stderr=True)
-        progress = BarProgress(console)
-        handler = _ConsoleHandler(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
-    handler.setFormatter(JsonFormatter() if log_format == "json" else PlainFormatter())
-    logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logger.propagate = False
-    watchdog = logging.getLogger("watchdog")  # what matters of it the observer passes on
-    watchdog.propagate = False
-    watchdog.addHandler(logging.NullHandler())  # without any, logging would print its warnings as they are
-    return progress
-
-
-class _ConsoleHandler(logging.Handler):
-    """Log lines above a progress bar."""
-
-    def __init__(self, show: Callable[[str], None]) -> None:
-        super().__init__()
-        self._show = show
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """One line."""
-        self._show(self.format(record))
-
-
 def _failed_paths(paths: Sequence[str], failed_folder: str) -> list[str]:
     """Paths below the failed folder: all, or those named; a folder stands for what is below it."""
     below = []
@@ -379,7 +364,8 @@ def _failed_paths(paths: Sequence[str], failed_folder: str) -> list[str]:
 
 def _pictures_below(folder: str) -> list[str]:
     found = [os.path.join(current, name) for current, _, names in os.walk(folder) for name in names]
-    return sorted(p for p in found if not p.endswith(REASON_SUFFIX) and not os.path.basename(p).startswith("."))
+    # what lies there without a reason is not ours
+    return sorted(path for path in found if os.path.lexists(path + REASON_SUFFIX))
 
 
 def _exit_code(outcome: Outcome) -> int:

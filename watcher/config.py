@@ -56,7 +56,7 @@ class WindowLimits(msgspec.Struct, frozen=True):
 
     quiet_seconds: Seconds = 5
     max_seconds: Seconds = 60
-    max_files: Count = 200
+    max_files: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1 to 100000")] = 200
     max_pixels: Count = 400_000_000
 
 
@@ -66,7 +66,7 @@ class Engine(msgspec.Struct, frozen=True):
     model: Name = "edsr-lite-x3"
     models_folder: Annotated[Text, Meta(description="a folder, or empty")] = ""
     runtime: Annotated[Literal["auto", "opencv"], Meta(description="one of auto, opencv")] = "auto"
-    threads: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
+    threads: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 to 1024")] = 0
     attempts: Count = 2
     start_seconds: PositiveSeconds = 120
     deadline_seconds: PositiveSeconds = 60
@@ -156,7 +156,12 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
     if problems:
         told = [f"{_origin(key, path, variables)}: {key}: {problem}" for key, problem in problems]
         raise ConfigError("\n".join(told), "see the comments in config.yaml; `dropscale init` writes a fresh one")
-    config = msgspec.structs.replace(config, folders=_absolute(config.folders, os.path.dirname(os.path.abspath(path))))
+    base = os.path.dirname(os.path.abspath(path))
+    engine = config.engine
+    if engine.models_folder:
+        models_folder = os.path.join(base, os.path.expanduser(engine.models_folder))
+        engine = msgspec.structs.replace(engine, models_folder=models_folder)
+    config = msgspec.structs.replace(config, folders=_absolute(config.folders, base), engine=engine)
     _refuse_overlap(config.folders, path)
     return config
 
@@ -179,6 +184,7 @@ def check_folders(folders: Folders) -> None:
                 f"folders.{key}: {folder} cannot be written by this user",
                 "an existing folder that this user may read and write is needed; change its owner or its mode",
             )
+    _refuse_same(folders)
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -191,7 +197,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, bytes that are no text
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if tree is None:
         return {}
@@ -217,7 +223,7 @@ def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str
         *parents, leaf = variable.removeprefix(ENV_PREFIX).lower().split("__")
         try:
             value = yaml.safe_load(environ[variable]) if environ[variable] else ""
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"environment variable {variable}={environ[variable]!r} is not YAML") from error
         branch: Any = tree
         for key in parents:
@@ -298,6 +304,19 @@ def _refuse_overlap(folders: Folders, path: str) -> None:
                     f"{path}: folders.{key}: {folder} {relation} folders.{other_key}: {other}",
                     "five separate folders are needed: results must not be taken for new pictures",
                 )
+
+
+def _refuse_same(folders: Folders) -> None:
+    """Two paths may be one folder: a bind mount, or other letter case where that does not matter."""
+    seen: dict[tuple[int, int], str] = {}
+    for key in ("inbox", "outbox", "archive", "failed"):
+        status = os.stat(getattr(folders, key))
+        other = seen.setdefault((status.st_dev, status.st_ino), key)
+        if other != key:
+            raise ConfigError(
+                f"folders.{key}: {getattr(folders, key)} is the same folder as folders.{other}",
+                "separate folders are needed: results must not be taken for new pictures",
+            )
 
 
 def _contains(outer: str, inner: str) -> bool:

@@ -28,8 +28,10 @@ from watcher.filesystem import (
     rename_noreplace,
     write_file,
 )
-from watcher.ledger import Ledger, Picture, State
+from watcher.ledger import Ledger
+from watcher.mounted import MountPoint
 from watcher.originals import OriginalChanged, Originals
+from watcher.rows import Picture, State
 
 STAGING = ".dropscale-staging"
 REASON_SUFFIX = ".reason.txt"
@@ -55,6 +57,7 @@ class Delivery:
         self._folders = folders
         self._ledger = ledger
         self._originals = Originals(folders.inbox)
+        self._mounts = [MountPoint(folder) for folder in (folders.outbox, folders.archive, folders.failed)]
 
     # Staging
 
@@ -64,7 +67,10 @@ class Delivery:
         Raises:
             OSError: the outbox is gone or full.
         """
-        return make_folders(self._folders.outbox, os.path.join(STAGING, str(batch)))
+        for mount in self._mounts:
+            mount.check()
+        relative = make_folders(self._folders.outbox, os.path.join(STAGING, str(batch)))
+        return os.path.join(self._folders.outbox, relative)
 
     def close_staging(self, batch: int) -> None:
         """Remove what a batch left, unless a result in it still has to be published."""
@@ -116,8 +122,9 @@ class Delivery:
             OSError: a folder is gone or full; `resume` carries on.
         """
         if not self._originals.is_unchanged(picture):
-            os.unlink(staged.path)
             self.withdraw(picture)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(staged.path)
             raise OriginalChanged(picture.path)
         result = self._publish(picture, staged, reused=reused)
         self._archive(picture)
@@ -158,6 +165,8 @@ class Delivery:
         Raises:
             OSError: a folder is gone or full, still.
         """
+        for mount in self._mounts:
+            mount.check()
         try:
             if picture.state is State.PUBLISHING and not self._resume_publishing(picture):
                 self._ledger.finish(picture.id, State.WITHDRAWN, "the result was lost before it was delivered")
@@ -185,7 +194,8 @@ class Delivery:
         content = digest(source)
         row = self._ledger.reopen_failed(failed)
         subfolder, name = os.path.split(row.path if row else failed)
-        folder = make_folders(self._folders.inbox, subfolder)
+        subfolder = make_folders(self._folders.inbox, subfolder)
+        folder = os.path.join(self._folders.inbox, subfolder)
         for candidate in candidate_names(name, content.sha256[:8], longest_name(folder)):
             target = os.path.join(folder, candidate)
             try:
@@ -211,19 +221,24 @@ class Delivery:
             os.unlink(source + REASON_SUFFIX)
         return os.path.join(subfolder, candidate)
 
+    def is_unchanged(self, picture: Picture) -> bool:
+        """Whether the original still lies where it was dropped, as it was read."""
+        return self._originals.is_unchanged(picture)
+
     # Publishing
 
     def _publish(self, picture: Picture, staged: Staged, *, reused: bool) -> str:
         subfolder, name = os.path.split(picture.path)
         if _canonical_extension(name) != staged.extension:
             name = os.path.splitext(name)[0] + staged.extension
-        folder = make_folders(self._folders.outbox, subfolder)
+        subfolder = make_folders(self._folders.outbox, subfolder)
+        folder = os.path.join(self._folders.outbox, subfolder)
         for candidate in candidate_names(name, picture.sha256[:8], longest_name(folder)):
             relative = os.path.join(subfolder, candidate)
             target = os.path.join(folder, candidate)
             # The same picture dropped again under the same name: its result is already there.
             present = os.path.lexists(target)
-            if present and not holds(target, staged.sha256):
+            if present and not _is_same(target, staged.sha256):
                 continue
             self._ledger.intend_publish(
                 picture.id, staged.path, relative, staged.sha256, staged.size, reused=reused or present
@@ -313,11 +328,12 @@ class Delivery:
         if row.state is State.ARCHIVING:
             self._ledger.finish(row.id, State.DONE, "the original left the inbox by another hand")
             return
+        self._remove_reason(row)
+        # Before the staged result goes: an open row without it means that it was published, see _resume_publishing.
+        self._ledger.finish(row.id, State.WITHDRAWN, "the original changed or left the inbox")
         with contextlib.suppress(FileNotFoundError):
             if row.staged_path:
                 os.unlink(row.staged_path)
-        self._remove_reason(row)
-        self._ledger.finish(row.id, State.WITHDRAWN, "the original changed or left the inbox")
 
     def _remove_reason(self, row: Picture) -> None:
         """Remove a reason that was written after the intent, before a move that did not happen."""
@@ -340,6 +356,14 @@ class Delivery:
             publish(hidden, path)
         else:
             os.replace(hidden, path)  # the placeholder of a file system without links: see filesystem.publish
+
+
+def _is_same(target: str, sha256: str) -> bool:
+    """Whether a file that has our result's name is our result; one that we may not read is somebody else's."""
+    try:
+        return holds(target, sha256)
+    except PermissionError:
+        return False
 
 
 # Other spellings of an extension: a result keeps the one of its original.

@@ -22,6 +22,8 @@ from watcher.journal import logger
 _EXIT_SECONDS = 10.0  # from `bye`, or from the end of its output, to the end of the process
 _POLL_SECONDS = 0.5  # how often a stop is noticed while the engine is silent
 _STDERR_LINES = 30
+_LONGEST_LINE = 1 << 16
+_MOST_EVENTS = 10_000
 
 # Ends that come from outside: an administrator, a shutdown, the kernel's out-of-memory killer.
 _OUTSIDE_SIGNALS = {
@@ -83,7 +85,10 @@ class EngineProcess:
         self.ready: protocol.Ready | None = None
         self.ready_at: float | None = None  # Unix time
         self.done = self.failed = self.peak_memory_bytes = 0
-        self._events: queue.SimpleQueue[protocol.AnyEvent | protocol.ProtocolError | None] = queue.SimpleQueue()
+        # with the time of their arrival: the caller may be away for long, delivering
+        self._events: queue.Queue[tuple[float, protocol.AnyEvent | protocol.ProtocolError | None]]
+        self._events = queue.Queue(_MOST_EVENTS)
+        self._closed = False
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._sender: threading.Thread | None = None
         self._readers = [self._thread(self._read_events), self._thread(self._read_stderr)]
@@ -115,13 +120,12 @@ class EngineProcess:
             patience = self._settings.deadline_seconds if self.ready else self._settings.start_seconds
             limit = min(deadlines.values(), default=last_word + patience)
             try:
-                event = self._events.get(timeout=min(max(limit - time.monotonic(), 0), _POLL_SECONDS))
+                last_word, event = self._events.get(timeout=min(max(limit - time.monotonic(), 0), _POLL_SECONDS))
             except queue.Empty:
                 # only now: the caller may have been away for long, with the answers waiting here
                 if time.monotonic() >= limit:
                     raise self._hung(deadlines) from None
                 continue
-            last_word = time.monotonic()
             if event is None:
                 raise self._ended(deadlines)
             if isinstance(event, protocol.ProtocolError):
@@ -135,6 +139,8 @@ class EngineProcess:
                 deadlines.pop(event.id, None)
                 unanswered -= 1
                 self._count(event)
+            if last_word > min(deadlines.values(), default=last_word):
+                raise self._hung(deadlines)  # chatter is no answer
             yield event
             if isinstance(event, protocol.Bye):
                 if unanswered:
@@ -144,6 +150,7 @@ class EngineProcess:
     def close(self) -> None:
         """Let the process go: wait for its exit, kill it if it does not come. Afterwards it is reaped."""
         process = self._process
+        self._closed = True
         if self._sender is not None:
             self._sender.join(timeout=1.0)
             if self._sender.is_alive():
@@ -227,19 +234,26 @@ class EngineProcess:
         stdout = self._process.stdout
         assert stdout is not None
         try:
-            for line in stdout:
-                self._events.put(protocol.decode_event(line))
+            while line := stdout.readline(_LONGEST_LINE):
+                self._put(protocol.decode_event(line))
         except protocol.ProtocolError as error:
-            self._events.put(error)
+            self._put(error)
         except (OSError, ValueError):
             pass
-        self._events.put(None)
+        self._put(None)
+
+    def _put(self, event: protocol.AnyEvent | protocol.ProtocolError | None) -> None:
+        arrived = time.monotonic()
+        while not self._closed:
+            with contextlib.suppress(queue.Full):  # let the engine wait, it talks faster than anyone listens
+                self._events.put((arrived, event), timeout=_POLL_SECONDS)
+                return
 
     def _read_stderr(self) -> None:
         stderr = self._process.stderr
         assert stderr is not None
         with contextlib.suppress(OSError, ValueError):
-            for line in stderr:
+            while line := stderr.readline(_LONGEST_LINE):
                 text = line.decode("utf-8", "backslashreplace").rstrip()
                 self._stderr.append(text)
                 logger.debug("engine: %s", text)

@@ -41,6 +41,14 @@ class Identity(NamedTuple):
         """From the result of a stat call."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    def same_state(self, other: "Identity") -> bool:
+        """Whether nothing happened to a file between two looks.
+
+        Size and times decide, not device and inode: some FUSE and SMB servers invent inode numbers as they go, and
+        a file that took another's place came by a rename, which sets ctime.
+        """
+        return self[2:] == other[2:]
+
     def same_after_rename(self, other: "Identity") -> bool:
         """Whether both are one untouched file, of which one was renamed: that alone changes ctime."""
         return self[:4] == other[:4]
@@ -153,22 +161,31 @@ def make_folders(root: str, relative: str) -> str:
     """Create `root/relative`, each new level durable; `root` itself must exist, it may be a missing share.
 
     Returns:
-        The folder.
+        The folder below `root`: another than `relative` where a file has the name of one of its levels.
 
     Raises:
         OSError: `root` is missing, or a level cannot be created.
     """
-    folder = root
     if not os.path.isdir(root):
         raise FileNotFoundError(errno.ENOENT, "the folder is not there: mount its share, or run `dropscale init`", root)
+    made = ""
     for part in [part for part in relative.split(os.sep) if part]:
-        parent, folder = folder, os.path.join(folder, part)
+        made = os.path.join(made, _make_level(os.path.join(root, made), part))
+    return made
+
+
+def _make_level(parent: str, name: str) -> str:
+    for candidate in candidate_names(name, "folder", longest_name(parent)):
+        folder = os.path.join(parent, candidate)
         try:
             os.mkdir(folder)
         except FileExistsError:
+            if os.path.isdir(folder):
+                return candidate
             continue
         fsync_folder(parent)
-    return folder
+        return candidate
+    raise AssertionError("candidate_names never ends")
 
 
 def rename_noreplace(source: str, target: str) -> None:
@@ -229,8 +246,8 @@ def copy_file(source: str, target: str) -> str:
                     view = memoryview(chunk)
                     while view:
                         view = view[writer.write(view) :]
-                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-                with contextlib.suppress(OSError):  # a share may not have modes
+                with contextlib.suppress(OSError):  # a share may not let us set times or modes
+                    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
                     os.chmod(target, stat.S_IMODE(status.st_mode))
                 os.fsync(writer.fileno())
         except BaseException:

@@ -15,6 +15,7 @@ from watcher.config import Watch
 from watcher.filesystem import Identity, display
 from watcher.ignore import IgnoreRules
 from watcher.journal import tell, warn
+from watcher.mounted import MountPoint
 from watcher.mounts import how_to_watch, mounts_below, read_mounts
 from watcher.observer import Observer
 from watcher.settling import Settled, Settling
@@ -59,6 +60,8 @@ class Inbox:
         self._hints: set[str] = set()
         self._lost: str | None = None
         self._ignored: set[str] = set()
+        self._unlisted: set[str] = set()
+        self._mount = MountPoint(root)
 
     # Arming
 
@@ -173,6 +176,7 @@ class Inbox:
         for path in self._files_below(""):
             self.admit(path, now, announced=first or self._is_polled(path))
         self.last_reconcile = time.time()
+        now = time.monotonic()  # a share may take longer to list than its polling is apart
         self._next_rescan = now + self._watch.rescan_seconds
         self._next_poll = now + self._watch.poll_seconds
 
@@ -185,7 +189,7 @@ class Inbox:
             for folder in self._polled:
                 for path in self._files_below(folder):
                     self.admit(path, now, announced=True)
-            self._next_poll = now + self._watch.poll_seconds
+            self._next_poll = time.monotonic() + self._watch.poll_seconds
         return False
 
     def settled(self, now: float) -> Iterator[Settled]:
@@ -206,6 +210,13 @@ class Inbox:
             return self._look_at(path)
         except OSError:
             return None
+
+    def is_gone(self, path: str) -> bool:
+        """Whether the inbox answers that there is no such file: an error is no answer."""
+        try:
+            return self._look_at(path) is None
+        except OSError:
+            return False
 
     def unsettled(self) -> int:
         """How many files are being watched until they are whole."""
@@ -272,6 +283,7 @@ class Inbox:
         return any(not folder or path.startswith(folder + os.sep) for folder in self._polled)
 
     def _root_identity(self) -> tuple[int, int]:
+        self._mount.check()
         status = os.stat(self.root)
         if not os.path.isdir(self.root):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", self.root)
@@ -284,13 +296,22 @@ class Inbox:
         return filesystem.writer_present(os.path.join(self.root, path))
 
     def _files_below(self, folder: str) -> Iterator[str]:
-        return files_below(self.root, folder, self._rules, recursive=self._watch.recursive)
+        return files_below(self.root, folder, self._rules, self._tell_unlisted, recursive=self._watch.recursive)
+
+    def _tell_unlisted(self, folder: str, error: OSError) -> None:
+        """Say once that a folder cannot be read; the rest is looked through all the same."""
+        if folder not in self._unlisted and len(self._unlisted) < _MOST_TOLD:
+            self._unlisted.add(folder)
+            shown = display(os.path.join(self.root, folder))
+            warn("unreadable", "cannot look into {folder} ({why}): passing it over", folder=shown, why=error.strerror)
 
 
-def files_below(root: str, folder: str, rules: IgnoreRules, *, recursive: bool) -> Iterator[str]:
+def files_below(
+    root: str, folder: str, rules: IgnoreRules, unlisted: Callable[[str, OSError], None], *, recursive: bool
+) -> Iterator[str]:
     """Paths, relative to `root`, of all that is no folder below `root/folder`; ignored folders are not entered.
 
-    A folder that cannot be read is passed over with a warning: the rest is looked through all the same.
+    Folders that cannot be read are passed over, and told to `unlisted` with the reason.
     """
     pending = [folder]
     while pending:
@@ -308,5 +329,4 @@ def files_below(root: str, folder: str, rules: IgnoreRules, *, recursive: bool) 
         except FileNotFoundError:
             continue  # removed since it was listed
         except OSError as error:
-            shown, reason = display(os.path.join(root, current)), error.strerror
-            warn("unreadable", "cannot look into {folder} ({reason}): passing it over", folder=shown, reason=reason)
+            unlisted(current, error)

@@ -1,16 +1,7 @@
 """The ledger: what became of every picture, in SQLite. Every change of state is one transaction.
 
 A row is *open* from the claim until its picture is in the archive or in `failed`; a path has one open row at most.
-The states, and what the folders hold in each::
-
-    waiting      the original is in the inbox; nothing else exists yet, or the surroundings failed (reason, not_before)
-    claimed      the same, and the picture belongs to the batch that is running
-    publishing   a result is staged, or already at result_path: the intent was written before the rename
-    archiving    the result is at result_path; the original is in the inbox, at moved_path, or on its way
-    quarantining the original is in the inbox, at moved_path (in `failed`), or on its way
-    done         result delivered, original archived                                             (closed)
-    failed       original and reason file in `failed`                                           (closed)
-    withdrawn    the original changed or vanished before its result was published; nothing remains (closed)
+The states, and what the folders hold in each, are at the top of `rows`.
 """
 
 import contextlib
@@ -19,66 +10,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from watcher.errors import LedgerError
-from watcher.filesystem import Digest, Identity
-from watcher.schema import connect
+from watcher.filesystem import Digest
+from watcher.rows import COLUMNS, MOVING, Picture, State, columns_of, from_row
+from watcher.schema import connect, remedy
 
 if TYPE_CHECKING:
     from watcher.engine import EngineProcess
 
 FILE_NAME = "ledger.sqlite3"
-
-
-class State(StrEnum):
-    """See the module's text."""
-
-    WAITING = "waiting"
-    CLAIMED = "claimed"
-    PUBLISHING = "publishing"
-    ARCHIVING = "archiving"
-    QUARANTINING = "quarantining"
-    DONE = "done"
-    FAILED = "failed"
-    WITHDRAWN = "withdrawn"
-
-
-CLOSED = (State.DONE, State.FAILED, State.WITHDRAWN)
-MOVING = (State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
-
-
-class Picture(NamedTuple):
-    """A row of `pictures`; paths are `str` with surrogate escapes."""
-
-    id: int
-    batch: int | None
-    path: str
-    identity: Identity
-    sha256: str
-    recipe: str
-    state: State
-    attempts: int
-    waits: int
-    not_before: float
-    reason: str
-    trouble: str
-    suspected_at: float | None
-    staged_path: str | None
-    result_path: str | None
-    result_sha256: str | None
-    result_bytes: int | None
-    moved_path: str | None
-    reused: bool
-    changed_at: float
-
-
-_COLUMNS = (
-    "id, batch, path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe, state, attempts, waits, not_before,"
-    " reason, trouble, suspected_at, staged_path, result_path, result_sha256, result_bytes,"
-    " moved_path, reused, changed_at"
-)
 
 
 class Ledger:
@@ -95,11 +37,7 @@ class Ledger:
         try:
             self._connection = connect(self.path)
         except sqlite3.Error as error:
-            raise LedgerError(
-                f"cannot open the ledger {self.path}: {error}",
-                "if it is damaged, move the state folder away and start again: the pictures are in the folders, "
-                "only the memory of earlier results is lost",
-            ) from error
+            raise LedgerError(f"cannot open the ledger {self.path}: {error}", remedy(error)) from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -125,10 +63,7 @@ class Ledger:
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.rollback()
-                raise LedgerError(
-                    f"cannot write the ledger {self.path}: {error}",
-                    "free space on its disk, or check its owner",
-                ) from error
+                raise LedgerError(f"cannot write the ledger {self.path}: {error}", remedy(error)) from error
 
     # Claiming
 
@@ -159,7 +94,7 @@ class Ledger:
                 if row is not None and row.state in MOVING:
                     continue
                 now = time.time()
-                identity = (str(digest.identity[0]), str(digest.identity[1]), *digest.identity[2:])
+                identity = columns_of(digest.identity)
                 if row is not None:
                     same = row.sha256 == digest.sha256
                     connection.execute(
@@ -352,46 +287,14 @@ class Ledger:
             try:
                 return self._connection.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
-                raise LedgerError(f"cannot read the ledger {self.path}: {error}") from error
+                raise LedgerError(f"cannot read the ledger {self.path}: {error}", remedy(error)) from error
 
     def _all(self, condition: str, parameters: tuple[Any, ...]) -> list[Picture]:
         return [
-            _picture(row)
-            for row in self._query(f"SELECT {_COLUMNS} FROM pictures WHERE {condition}", parameters)  # noqa: S608
+            from_row(row)
+            for row in self._query(f"SELECT {COLUMNS} FROM pictures WHERE {condition}", parameters)  # noqa: S608
         ]
 
     def _one(self, condition: str, parameters: tuple[Any, ...]) -> Picture | None:
         rows = self._all(f"{condition} LIMIT 1", parameters)
         return rows[0] if rows else None
-
-
-def _picture(row: tuple[Any, ...]) -> Picture:
-    identifier, batch, path, device, inode, size, mtime_ns, ctime_ns = row[:8]
-    sha256, recipe, state, attempts, waits, not_before, reason, trouble, suspected_at = row[8:17]
-    staged_path, result_path, result_sha256, result_bytes, moved_path, reused, changed_at = row[17:]
-    return Picture(
-        identifier,
-        batch,
-        os.fsdecode(path),
-        Identity(int(device), int(inode), size, mtime_ns, ctime_ns),
-        sha256,
-        recipe,
-        State(state),
-        attempts,
-        waits,
-        not_before,
-        reason,
-        trouble,
-        suspected_at,
-        _path(staged_path),
-        _path(result_path),
-        result_sha256,
-        result_bytes,
-        _path(moved_path),
-        bool(reused),
-        changed_at,
-    )
-
-
-def _path(value: bytes | None) -> str | None:
-    return None if value is None else os.fsdecode(value)

@@ -22,7 +22,7 @@ from watcher.filesystem import (
     rename_noreplace,
     writer_present,
 )
-from watcher.ledger import Picture
+from watcher.rows import Picture
 
 
 class OriginalChanged(Exception):
@@ -40,13 +40,21 @@ class Originals:
         return os.path.join(self._inbox, picture.path)
 
     def is_unchanged(self, picture: Picture) -> bool:
-        """Whether the original still lies where it was dropped, as it was read."""
-        return self._is_original(self.source(picture), picture)
+        """Whether the original still lies where it was dropped, as it was read.
+
+        Here ctime counts: some editors rewrite a file in place and set its mtime back.
+        """
+        source = self.source(picture)
+        there = look_at(source)
+        if there is None or writer_present(source):
+            return False
+        return there == picture.identity or holds(source, picture.sha256)
 
     def move(self, picture: Picture, root: str, intend: Callable[[str], None], beside: str | None = None) -> str:
         """Move the original below `root`, to a name that is free (and free with `beside` added); returns it."""
         subfolder, name = os.path.split(picture.path)
-        folder = make_folders(root, subfolder)
+        subfolder = make_folders(root, subfolder)
+        folder = os.path.join(root, subfolder)
         longest = longest_name(folder) - len(beside or "")
         for candidate in candidate_names(name, picture.sha256[:8], longest):
             target = os.path.join(folder, candidate)
@@ -63,6 +71,8 @@ class Originals:
     def _move_to(self, picture: Picture, target: str) -> None:
         source = self.source(picture)
         hidden = hidden_name(target, picture.id, picture.sha256)
+        if not self.is_unchanged(picture):
+            raise OriginalChanged(picture.path)
         try:
             try:
                 rename_noreplace(source, target)
@@ -124,15 +134,23 @@ class Originals:
             self._put_aside(taken, picture)
 
     def _put_aside(self, path: str, picture: Picture) -> None:
-        """Give a file that was not ours to move its name back, or the nearest free one."""
+        """Give a file that was not ours to move its name in the inbox back, or the nearest free one."""
         subfolder, name = os.path.split(picture.path)
-        folder = make_folders(self._inbox, subfolder)  # people tidy up folders that became empty
+        subfolder = make_folders(self._inbox, subfolder)  # people tidy up folders that became empty
+        folder = os.path.join(self._inbox, subfolder)
+        hidden = path
+        if os.lstat(path).st_dev != os.stat(folder).st_dev:
+            hidden = hidden_name(os.path.join(folder, name), picture.id, picture.sha256)
+            if not holds(hidden, copy_file(path, hidden)):
+                raise OSError(errno.EIO, "the copy is not what was written", hidden)
         for candidate in candidate_names(name, picture.sha256[:8], longest_name(folder)):
             try:
-                publish(path, os.path.join(folder, candidate))
+                publish(hidden, os.path.join(folder, candidate))
             except FileExistsError:
                 continue
-            return
+            break
+        if hidden != path:
+            os.unlink(path)
 
     def resume(self, picture: Picture, root: str) -> bool:
         """Finish a move whose intent is in the ledger; False when the original still lies in the inbox.
@@ -153,7 +171,7 @@ class Originals:
             return True
         if self._resume_hidden(picture, source, target):
             return True
-        if self._is_original(source, picture):
+        if self.is_unchanged(picture):
             return False
         there = look_at(target) if picture.moved_path else None
         if there is not None and there.device == self._device_of(source):
@@ -176,9 +194,12 @@ class Originals:
         if there is None:
             return False
         if there.device != self._device_of(source):
-            if not self._is_original(source, picture) and holds(hidden, picture.sha256):
-                _publish_over_placeholder(hidden, target)
-                return True
+            if not self.is_unchanged(picture) and holds(hidden, picture.sha256):
+                with contextlib.suppress(FileExistsError):
+                    _publish_over_placeholder(hidden, target)
+                    return True
+                self._put_aside(hidden, picture)  # its name was taken meanwhile: it moves anew
+                return False
             os.unlink(hidden)  # a copy: the original still is in the inbox, or the copy is unfinished
             return False
         if holds(hidden, picture.sha256):

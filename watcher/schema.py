@@ -23,8 +23,8 @@ MIGRATIONS = (
         device        TEXT NOT NULL,        -- text, because SQLite's integers end at 63 bits
         inode         TEXT NOT NULL,
         size          INTEGER NOT NULL,
-        mtime_ns      INTEGER NOT NULL,
-        ctime_ns      INTEGER NOT NULL,
+        mtime_ns      TEXT NOT NULL,        -- a file's time may lie beyond the year 2262, too
+        ctime_ns      TEXT NOT NULL,
         sha256        TEXT NOT NULL,
         recipe        TEXT NOT NULL,        -- model and settings; the same content and recipe give the same result
         state         TEXT NOT NULL,
@@ -127,3 +127,13 @@ def _migrate(connection: sqlite3.Connection, path: str) -> None:
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def remedy(error: sqlite3.Error) -> str:
+    """What a user can do about an error of SQLite."""
+    if (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return (
+            "move the state folder away and start again: the pictures are in the folders, only the memory of earlier "
+            "results is lost"
+        )
+    return "free space on its disk, and see that this user may write to the state folder"

@@ -5,6 +5,7 @@ import logging
 import os
 import queue
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
@@ -12,17 +13,20 @@ from enum import Enum
 from sr_engine.headers import HeaderError, read_header
 from sr_engine.models import Model
 from watcher import filesystem, memory
-from watcher.batch import Outcome, Workshop, run_batch
+from watcher.batch import run_batch
 from watcher.config import Config
 from watcher.delivery import Delivery
 from watcher.errors import LedgerError
 from watcher.filesystem import Digest, Identity, digest, display
 from watcher.inbox import Inbox
 from watcher.journal import tell, warn
-from watcher.ledger import MOVING, Ledger, Picture, State
+from watcher.ledger import Ledger
 from watcher.progress import Progress
+from watcher.rows import MOVING, Picture, State
 from watcher.settling import Settled
+from watcher.waiting import Waiting
 from watcher.window import Window
+from watcher.workshop import Outcome, Workshop
 
 _Found = list[tuple[str, Identity, "Future[Digest]"]]
 
@@ -70,10 +74,11 @@ class Service:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._held: dict[str, tuple[Identity, Future[Digest]]] = {}  # in the window or in the running batch
         self._in_batch: set[str] = set()
-        self._moving: dict[str, Picture] = {}  # open rows whose files are on their way
-        self._waiting: dict[str, Identity] = {}  # files that wait for their next try
-        self._retry_at: dict[str, float] = {}  # monotonic, for both
-        self._unreadable: dict[str, int] = {}  # how often in a row
+        longest = max(config.retry.max_seconds, config.watch.incomplete_seconds)
+        self._waiting = Waiting(config.retry, longest)
+        self._unread: set[str] = set()  # files of the running job that could not be read
+        self._returned: set[str] = set()  # files of the last job, to be looked at again
+        self._stale = False  # the ledger has changed since it was read
         self._hasher = ThreadPoolExecutor(1, "hash")
         self._worker = ThreadPoolExecutor(1, "batch")
         self._job: Future[Outcome] | None = None
@@ -161,6 +166,7 @@ class Service:
             self._forget_window()
         self._note_health()
         self._finish_job(now)
+        self._catch_up(now)
         self._start_job(now)
 
     def _recover(self) -> Outcome:
@@ -169,7 +175,7 @@ class Service:
         rows = self._ledger.open_rows()
         self._ledger.release(row.id for row in rows if row.state is State.CLAIMED)
         outcome = self._resume([row for row in rows if row.state in MOVING])
-        self._reread_ledger()
+        self._waiting.reread(self._ledger.open_rows(), time.monotonic(), time.time())
         return outcome
 
     def _look(self, now: float) -> None:
@@ -181,9 +187,8 @@ class Service:
 
     def _admit_due(self, now: float) -> None:
         """Admit the files whose time to wait is over."""
-        for path in [path for path, due in self._retry_at.items() if due <= now and path not in self._moving]:
-            del self._retry_at[path]
-            if self.inbox.identity(path) is None:
+        for path in self._waiting.due(now):
+            if self.inbox.is_gone(path):
                 self._ledger.forget_waiting(path)
             self.inbox.admit(path, now, announced=True)
 
@@ -196,11 +201,8 @@ class Service:
     def _start_job(self, now: float) -> None:
         if self._job is not None or not self.inbox.armed or self._renewed:
             return
-        due = [row for path, row in self._moving.items() if self._retry_at.get(path, 0) <= now]
-        if due:
-            for row in due:
-                self._retry_at.pop(row.path, None)
-                self._in_batch.add(row.path)
+        if due := self._waiting.moving_due(now):
+            self._in_batch.update(row.path for row in due)
             self._submit(lambda: self._resume(due))
         elif closed_by := self._window.closing_reason(now):
             found = self._take()
@@ -216,22 +218,37 @@ class Service:
         paths, self._in_batch = self._in_batch, set()
         for path in paths:
             self._held.pop(path, None)
-        try:
-            job.result()
-        except (LedgerError, OSError) as error:
-            warn("interrupted", "the batch was interrupted: {problem}; trying again", problem=str(error))
-            for path in paths:
-                self._defer(path, now)
-        self._reread_ledger()
-        for path in paths:  # those that changed while they were in work are new pictures
-            self.inbox.admit(path, now, announced=True)
+        self._stale = True
+        unread, self._unread = self._unread, set()
+        if (broken := job.exception()) is not None:
+            # of our own errors, too: one picture must not end the watching of all others
+            ours = not isinstance(broken, LedgerError | OSError)
+            trace = "".join(traceback.format_exception(broken)) if ours else ""
+            problem = f"{type(broken).__name__}: {broken}" if ours else str(broken)
+            warn("broken_off", "the batch was broken off: {problem}; trying again", problem=problem, traceback=trace)
+            unread = paths
+        for path in paths - unread:
+            self._waiting.forgive(path)
+        for path in unread:
+            if (identity := self.inbox.identity(path)) is not None:
+                self._waiting.defer(path, identity, now)
+        self._returned |= paths
         memory.return_freed()
+
+    def _catch_up(self, now: float) -> None:
+        """Learn from the ledger what the last job changed."""
+        if self._stale:
+            self._waiting.reread(self._ledger.open_rows(), now, time.time())
+            self._stale = False
+            returned, self._returned = self._returned, set()
+            for path in returned:  # those that changed while they were in work are new pictures
+                self.inbox.admit(path, now, announced=True)
 
     def _sleep(self) -> None:
         due = [self.inbox.next_due()]
         if self.inbox.armed:
             idle = self._job is None
-            due += [at for path, at in self._retry_at.items() if idle or path not in self._moving]
+            due += self._waiting.times(moving=idle)
             if idle and (closes_at := self._window.closes_at()) is not None:
                 due.append(closes_at)
         self._pause(max(min(due) - time.monotonic(), 0))
@@ -283,12 +300,10 @@ class Service:
                 if error.errno == errno.EAGAIN:
                     continue  # it changed while it was read: a new picture
                 unread += Outcome(waiting=1, trouble=f"cannot read {display(path)}: {error.strerror}")
-                self._unreadable[path] = self._unreadable.get(path, 0) + 1
+                self._unread.add(path)
                 warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
                 continue
-            self._unreadable.pop(path, None)
-            # inode numbers that a share makes up as it goes say nothing
-            if content.identity[2:] == settled[2:]:
+            if content.identity.same_state(settled):
                 whole.append((path, content))
         outcome = run_batch(self._workshop, whole, closed_by) if whole else Outcome()
         outcome += unread
@@ -319,41 +334,15 @@ class Service:
 
     def _is_engaged(self, path: str, identity: Identity) -> bool:
         """Whether a file is in the window, in work, on its way or has to wait: then it is not admitted."""
-        if path in self._in_batch or path in self._moving:
+        if path in self._in_batch:
             return True
         if path in self._held:
-            if self._held[path][0] == identity:
+            if self._held[path][0].same_state(identity):
                 return True
             self._window.discard(path)
             del self._held[path]
             return False
-        return path in self._retry_at and self._waiting.get(path) == identity
-
-    def _reread_ledger(self) -> None:
-        """Learn from the ledger which files have to wait, and until when."""
-        now, clock = time.monotonic(), time.time()
-        longest = max(self._config.retry.max_seconds, self._config.watch.incomplete_seconds)
-        rows = self._ledger.open_rows()
-        self._moving, self._waiting = {}, {}
-        self._retry_at = {path: due for path, due in self._retry_at.items() if path in self._unreadable}
-        for row in rows:
-            # a clock that was set back must not make anything wait for days
-            remaining = min(max(row.not_before - clock, 0), longest)
-            if row.state in MOVING:
-                self._moving[row.path] = row
-                self._retry_at[row.path] = now + remaining
-            elif row.state is State.WAITING:
-                self._waiting[row.path] = row.identity
-                self._retry_at[row.path] = now + remaining
-        for path in self._unreadable:
-            if path not in self._retry_at:
-                self._defer(path, now)
-
-    def _defer(self, path: str, now: float) -> None:
-        identity = self.inbox.identity(path)
-        if identity is not None:
-            self._waiting[path] = identity
-            self._retry_at[path] = now + self._config.retry.delay_seconds(self._unreadable.get(path, 1) - 1)
+        return self._waiting.holds(path, identity)
 
     def _forget_window(self) -> None:
         for path in self._window.take():

@@ -79,14 +79,15 @@ class Settling:
             entry = self._entries[path]
             try:
                 identity = self._look_at(path)
-                busy = identity == entry.identity and self._writer_present(path)
+                changed = identity is not None and not identity.same_state(entry.identity)
+                busy = identity is not None and not changed and self._writer_present(path)
             except OSError:
                 self._looks.append((now + self._settle_seconds, path))
                 continue
             if identity is None:
                 del self._entries[path]
-            elif identity != entry.identity or busy:
-                if identity != entry.identity:
+            elif changed or busy:
+                if changed:
                     entry.identity, entry.since = identity, now
                 self._looks.append((now + self._settle_seconds, path))
             else:

@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT stop the watcher, SIGHUP lets it read its config again."""
 
+import os
 import signal
 
 from watcher.service import Service
@@ -13,6 +14,7 @@ class Signals:
         self.reload = False
         self._stop = False
         self._service: Service | None = None
+        self._had_terminal = os.isatty(2)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         if hasattr(signal, "SIGHUP"):
@@ -34,6 +36,9 @@ class Signals:
             self._service.request_stop()
 
     def _on_reload(self, *_: object) -> None:
+        if self._had_terminal and not os.isatty(2):  # the window was closed: the same signal means another thing
+            self._on_stop()
+            return
         self.reload = True
         if self._service is not None:
             self._service.request_reload()

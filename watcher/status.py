@@ -12,7 +12,8 @@ from watcher.errors import EnvironmentFault
 from watcher.filesystem import display, look_at
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
-from watcher.ledger import FILE_NAME, Ledger, Picture, State
+from watcher.ledger import FILE_NAME, Ledger
+from watcher.rows import Picture, State
 
 _SHOWN = 20
 _IN_WORK = (State.CLAIMED, State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
@@ -97,8 +98,13 @@ def _inbox(
     config: Config, rows: dict[str, Picture], *, running: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rules = IgnoreRules(config.watch.ignore)
-    waiting, ignored = [], []
-    for path in sorted(files_below(config.folders.inbox, "", rules, recursive=config.watch.recursive)):
+    waiting: list[dict[str, Any]] = []
+    ignored: list[dict[str, Any]] = []
+
+    def unlisted(folder: str, error: OSError) -> None:
+        ignored.append({"path": display(folder or os.curdir), "why": f"cannot be read ({error.strerror})"})
+
+    for path in sorted(files_below(config.folders.inbox, "", rules, unlisted, recursive=config.watch.recursive)):
         full = os.path.join(config.folders.inbox, path)
         row = rows.get(path)
         reason = rules.reason(path)

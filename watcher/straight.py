@@ -34,7 +34,8 @@ def upscale_files(
         raise EnvironmentFault(
             f"cannot write into {output_folder} ({error.strerror})", "name another -o DIR"
         ) from error
-    pending = {number: os.path.abspath(file) for number, file in enumerate(files, 1)}
+    # a link that the user names is meant
+    pending = {number: os.path.realpath(file) for number, file in enumerate(files, 1)}
     failed = 0
     progress.begin(len(pending))
     try:
@@ -80,17 +81,20 @@ def _run_engine(
         for event in engine.upscale(requests, lambda: None):
             if isinstance(event, protocol.Failed) and event.id is None:
                 raise EngineUnusable(event.message, "see `dropscale doctor`")
-            if isinstance(event, protocol.Progress):
+            if isinstance(event, protocol.Progress) and event.id in pending:
                 progress.work(display(os.path.basename(pending[event.id])), event.done, event.total)
+            elif isinstance(event, protocol.Failed) and event.code is protocol.Code.UNWRITABLE:
+                raise EnvironmentFault(f"{output_folder}: {event.message}", "free space, or name another -o DIR")
             elif isinstance(event, protocol.Failed) and event.id in pending:
                 warn("failed", "{file}: {why}", file=display(pending.pop(event.id)), why=event.message)
                 progress.advance()
                 failed += 1
-            elif isinstance(event, protocol.Done):
+            elif isinstance(event, protocol.Done) and event.id in pending:
                 file = pending.pop(event.id)
                 result = _publish(protocol.decode_path(event.target), file, output_folder, event.source_sha256)
                 progress.advance()
-                tell("delivered", "{file} -> {result}", file=display(file), result=display(result))
+                size = f"{event.width} x {event.height}"
+                tell("delivered", "{file} -> {result} ({size})", file=display(file), result=display(result), size=size)
     return failed
 
 

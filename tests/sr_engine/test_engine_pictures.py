@@ -287,7 +287,16 @@ def test_a_tiff_whose_directory_comes_first_is_refused_when_cut():
             decode(bytes(moved[:length]))
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpeg progressive", "jpeg thumbnail", "png", "webp lossy", "webp lossless"])
+def test_a_lossy_webp_with_a_large_flat_part_is_sound():
+    """Its data ends in many zeros, which look like those of a file whose end was never written."""
+    picture = np.full((1600, 1600, 3), 255, np.uint8)
+    picture[:400] = np.random.default_rng(5).integers(0, 256, (400, 1600, 3), np.uint8)
+    data = written(".webp", picture, cv2.IMWRITE_WEBP_QUALITY, 80)
+    assert data.endswith(bytes(64)), "not the file that this test is about"
+    assert decode(data).colour.shape == picture.shape
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg progressive", "jpeg thumbnail", "png"])
 def test_a_file_whose_end_was_never_written_is_refused(name):
     big = draw(90, 120)
     data = {
@@ -295,8 +304,6 @@ def test_a_file_whose_end_was_never_written_is_refused(name):
         "jpeg progressive": written(".jpg", big, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
         "jpeg thumbnail": jpeg_with(written(".jpg", big), jpeg_segment(0xE1, written(".jpg", COLOUR))),
         "png": written(".png", big),
-        "webp lossy": written(".webp", big, cv2.IMWRITE_WEBP_QUALITY, 90),
-        "webp lossless": written(".webp", big, cv2.IMWRITE_WEBP_QUALITY, 101),
     }[name]
     for length in range(64, len(data) - 70, 97):
         with pytest.raises(PictureError) as caught:

@@ -60,8 +60,9 @@ def test_a_conversation(converse, drop, tmp_path):
     engine.say(ask(7, drop("a.jpg", source), tmp_path / "out"))
     heard, code = engine.finish()
     assert code == 0
-    assert [type(event) for event in heard] == [Ready, Started, Progress, Done, Bye]
-    ready, started, progress, done, bye = heard
+    assert [type(event) for event in heard] == [Ready, Started, Started, Progress, Done, Bye]
+    ready, announced, started, progress, done, bye = heard
+    assert (announced.id, announced.width, announced.height) == (7, 0, 0)
     assert (ready.runtime, ready.device, ready.precision) == ("opencv", "cpu", "fp32")
     assert 0 < ready.load_seconds < 60
     assert (started.id, started.width, started.height) == (7, 30, 40)
@@ -101,7 +102,7 @@ def test_a_bad_picture_amid_good_ones(converse, drop, tmp_path):
     engine.say(ask(8, drop("8", good), tmp_path / "out8"))
     heard, code = engine.finish()
     assert code == 0
-    assert [event.id for event in heard if isinstance(event, Started)] == list(range(1, 9))
+    assert [event.id for event in heard if isinstance(event, Started) and not event.width] == list(range(1, 9))
     assert [event.id for event in heard if isinstance(event, Done)] == [1, 8]
     failures = {event.id: event for event in heard if isinstance(event, Failed)}
     assert list(failures) == list(bad)
@@ -309,7 +310,7 @@ def test_a_chatty_library_cannot_corrupt_the_stream(converse, drop, tmp_path):
     engine.say(ask(1, drop("a.png", written(".png", draw())), tmp_path / "out"))
     heard, code = engine.finish()
     assert code == 0
-    assert [type(event) for event in heard] == [Ready, Started, Progress, Done, Bye]
+    assert [type(event) for event in heard] == [Ready, Started, Started, Progress, Done, Bye]
     for words in ("a library says hello", "decoding", "more of it"):
         assert words in engine.log()
 

@@ -17,8 +17,9 @@ from harness import QUICK, STUB_ENGINE, Site, command, stub_result, wait_until
 from watcher.config import Folders
 from watcher.delivery import Delivery, Staged
 from watcher.filesystem import digest, hidden_name
-from watcher.ledger import Ledger, Picture, State
+from watcher.ledger import Ledger
 from watcher.originals import OriginalChanged
+from watcher.rows import Picture, State
 
 ORIGINAL = b"an original"
 RESULT = b"its result, three times larger"
@@ -240,15 +241,14 @@ def test_a_result_crosses_into_a_subfolder_that_is_another_file_system(house: Ho
     assert tree(other_filesystem) == {"a.png": RESULT} and os.listdir(house.outbox) == ["sub"]
 
 
-def test_a_file_in_the_way_of_an_archive_folder_leaves_the_original_where_it_is(house: House) -> None:
+def test_a_file_in_the_way_of_an_archive_folder_keeps_its_name(house: House) -> None:
     (house.archive / "sub").write_bytes(b"a file, no folder")
     picture = house.claim("sub/a.png")
-    with pytest.raises(OSError):
-        house.delivery.deliver(picture, house.stage(picture))
-    assert tree(house.inbox) == {"sub/a.png": ORIGINAL}
-    (house.archive / "sub").unlink()
-    assert house.resume(picture) is State.DONE
-    assert tree(house.archive) == {"sub/a.png": ORIGINAL} and tree(house.outbox) == {"sub/a.png": RESULT}
+    house.delivery.deliver(picture, house.stage(picture))
+    house.delivery.close_staging(picture.batch or 0)
+    moved = house.ledger.picture(picture.id).moved_path or ""
+    assert tree(house.archive) == {"sub": b"a file, no folder", moved: ORIGINAL} and moved.startswith("sub~")
+    assert tree(house.inbox) == {} and tree(house.outbox) == {"sub/a.png": RESULT}
 
 
 # Quarantine and back
@@ -636,6 +636,19 @@ def test_killed_after_the_move_and_the_reason_is_missing(house: House) -> None:
     os.rename(house.inbox / "a.png", house.failed / "a.png")
     assert house.resume(picture) is State.FAILED
     assert is_failed(house)
+
+
+@pytest.mark.parametrize("there", [b"", b"the user's"], ids=["placeholder", "file"])
+def test_killed_with_a_failed_picture_hidden_and_its_name_taken(house: House, there: bytes) -> None:
+    """The reason lies beside the picture, wherever that ends, and the row says where."""
+    picture = house.claim()
+    quarantining(house, picture)
+    os.rename(house.inbox / "a.png", house.hidden(house.failed, picture))
+    (house.failed / "a.png").write_bytes(there)
+    assert house.resume(picture) is State.FAILED
+    moved = house.ledger.picture(picture.id).moved_path or ""
+    assert (house.failed / moved).read_bytes() == ORIGINAL
+    assert set(tree(house.failed)) == {*(["a.png"] if there else []), moved, f"{moved}.reason.txt"}
 
 
 @pytest.mark.parametrize("then", ["replaced", "removed"])

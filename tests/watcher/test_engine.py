@@ -80,7 +80,7 @@ def test_a_conversation_from_ready_to_bye(make: Make, requests: Requests) -> Non
     assert engine.ready is not None and engine.ready_at is not None
     assert (engine.done, engine.failed, engine.peak_memory_bytes) == (1, 1, 1)
     engine.close()
-    assert engine.returncode == 0 and is_gone(engine.pid)
+    assert engine.returncode in {0, 4} and is_gone(engine.pid)  # 4: the stub saw stdin close before its own exit
 
 
 def test_a_program_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:

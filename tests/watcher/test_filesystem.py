@@ -302,9 +302,14 @@ def test_a_renamed_file_is_known_again_and_a_rewritten_one_is_not(tmp_path: Path
 
 
 def test_folders_are_made_below_a_root_that_must_exist(tmp_path: Path) -> None:
-    assert make_folders(str(tmp_path), "") == str(tmp_path)
-    assert make_folders(str(tmp_path), "a/b/c") == str(tmp_path / "a/b/c")
-    assert make_folders(str(tmp_path), "a/b/c") == str(tmp_path / "a/b/c")
+    assert make_folders(str(tmp_path), "") == ""
+    assert make_folders(str(tmp_path), "a/b/c") == "a/b/c"
+    assert make_folders(str(tmp_path), "a/b/c") == "a/b/c"
+    assert (tmp_path / "a/b/c").is_dir()
+    (tmp_path / "a/file").write_bytes(b"in the way")
+    beside = make_folders(str(tmp_path), "a/file/c")
+    assert (tmp_path / beside).is_dir() and beside.startswith("a/file~"), "a file keeps its name"
+    assert make_folders(str(tmp_path), "a/file/c") == beside
     for relative in ("", "a"):
         with pytest.raises(FileNotFoundError):
             make_folders(str(tmp_path / "unmounted"), relative)

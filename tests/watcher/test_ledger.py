@@ -11,7 +11,8 @@ import pytest
 
 from watcher.errors import LedgerError
 from watcher.filesystem import Digest, Identity
-from watcher.ledger import FILE_NAME, Ledger, State
+from watcher.ledger import FILE_NAME, Ledger
+from watcher.rows import State
 from watcher.schema import MIGRATIONS
 
 

@@ -1,0 +1,59 @@
+"""An unmounted share looks like an empty folder: remember which of our folders were mount points."""
+
+import errno
+import os
+
+import msgspec
+
+from watcher.config import Folders
+from watcher.errors import EnvironmentFault
+from watcher.ledger import Ledger
+
+_KEYS = ("inbox", "outbox", "archive", "failed")
+
+
+class MountPoint:
+    """A folder that stays one if it was a mount point when this was made."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._mounted = os.path.ismount(folder)
+
+    def check(self) -> None:
+        """See that the share is still mounted.
+
+        Raises:
+            FileNotFoundError: it was, and is not.
+        """
+        if self._mounted and not os.path.ismount(self.folder):
+            raise FileNotFoundError(errno.ENOENT, "its share is not mounted", self.folder)
+
+
+def check_mounts(folders: Folders, ledger: Ledger) -> None:
+    """Refuse to start on the bare mount point of a share; note what is mounted now.
+
+    Raises:
+        EnvironmentFault: a folder was a mount point the last time, and is none now.
+        LedgerError: the ledger cannot be written.
+    """
+    notes = ledger.notes()
+    for key, folder in msgspec.structs.asdict(folders).items():
+        if key not in _KEYS:
+            continue
+        mounted = os.path.ismount(folder)
+        if not mounted and notes.get(f"mounted {key}") == folder:
+            raise EnvironmentFault(
+                f"folders.{key}: {folder} was a mount point, and its share is not mounted",
+                "mount it; if it is to be a plain folder from now on, `dropscale init` makes that known",
+            )
+    note_mounts(folders, ledger)
+
+
+def note_mounts(folders: Folders, ledger: Ledger) -> None:
+    """Note which of the folders are mount points now.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    found = msgspec.structs.asdict(folders)
+    ledger.note(**{f"mounted {key}": found[key] if os.path.ismount(found[key]) else "" for key in _KEYS})
