@@ -12,7 +12,7 @@ TESTS ?=
 .PHONY: run test lint check slow bench clean
 
 run: $(VENV)/dropscale.ready
-	$(BIN)/dropscale init
+	@$(BIN)/dropscale init > /dev/null
 	exec $(BIN)/dropscale run
 
 test: $(VENV)/test.ready

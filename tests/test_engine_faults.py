@@ -110,10 +110,10 @@ def test_two_names_of_one_guilty_content_both_fail(make_site: Callable[..., Site
 
 def test_a_slow_picture_within_its_deadline_is_no_hang(make_site: Callable[..., Site]) -> None:
     """The deadline grows with the pixels: 64 x 64 of the stub's pictures."""
-    site = make_site(engine=engine(deadline_seconds=0.1, deadline_seconds_per_megapixel=1000))
-    site.drop("slow.png", b"SLOW 1")
+    site = make_site(engine=engine(deadline_seconds=0.1, deadline_seconds_per_megapixel=600))
+    site.drop("slow.png", b"SLOW 0.6")
     assert site.once().returncode == 0
-    assert site.files(site.outbox) == {"slow.png": stub_result(b"SLOW 1")}
+    assert site.files(site.outbox) == {"slow.png": stub_result(b"SLOW 0.6")}
 
 
 # The surroundings
@@ -229,7 +229,7 @@ def test_a_stop_lets_the_picture_in_work_finish_and_leaves_the_rest_in_the_inbox
     make_site: Callable[..., Site], number: signal.Signals
 ) -> None:
     site = make_site(engine=engine(deadline_seconds=30, grace_seconds=20))
-    running = start_on_slow_pictures(site, 1.2)
+    running = start_on_slow_pictures(site, 0.8)
     assert running.stop(number) == 0
     assert site.engines() == []
     (delivered,) = site.names(site.archive)
@@ -243,7 +243,7 @@ def test_a_second_stop_abandons_the_picture_in_work_at_once(make_site: Callable[
     site = make_site(engine=engine(deadline_seconds=60, grace_seconds=60))
     running = start_on_slow_pictures(site, 50)
     running.process.send_signal(signal.SIGTERM)
-    time.sleep(0.7)
+    time.sleep(0.6)
     assert running.process.poll() is None, "the first stop has to wait for the picture in work"
     assert running.stop(patience=5) == 0
     assert site.engines() == []
@@ -255,14 +255,14 @@ def test_a_picture_that_outlasts_the_grace_time_is_abandoned_and_delivered_by_th
     make_site: Callable[..., Site],
 ) -> None:
     """Even if the engine ignores that its stdin closes."""
-    site = make_site(engine=engine(deadline_seconds=60, grace_seconds=0.5))
-    running = start_on_slow_pictures(site, 2, count=1, STUB="DEAF")
-    assert running.stop(patience=1.6) == 0
+    site = make_site(engine=engine(deadline_seconds=60, grace_seconds=0.2))
+    running = start_on_slow_pictures(site, 1.6, count=1, STUB="DEAF")
+    assert running.stop(patience=10) == 0
     assert site.engines() == []
-    assert site.files(site.inbox) == {"0.png": b"SLOW 2 0"}
+    assert site.files(site.inbox) == {"0.png": b"SLOW 1.6 0"}
     assert not site.names(site.outbox) | site.names(site.failed)
     assert site.once().returncode == 0
-    assert site.files(site.outbox) == {"0.png": stub_result(b"SLOW 2 0")}
+    assert site.files(site.outbox) == {"0.png": stub_result(b"SLOW 1.6 0")}
     assert not site.names(site.inbox)
 
 

@@ -15,8 +15,8 @@ LAYERS = (
     {"errors", "journal", "memory", "window", "ignore", "filesystem", "mounts", "progress"},
     {"config", "schema", "settling", "observer", "rows", "logs"},
     {"ledger", "engine", "waiting"},
-    {"mounted", "originals", "instance"},
-    {"delivery", "inbox"},
+    {"originals", "mounted", "instance"},
+    {"inbox", "delivery"},
     {"workshop", "straight", "doctor", "status"},
     {"batch"},
     {"service"},
@@ -55,8 +55,9 @@ def modules_of(package: str, path: Path) -> set[str]:
 
 
 def layer(module: str) -> int:
-    (found,) = (number for number, names in enumerate(LAYERS) if module in names)
-    return found
+    found = [number for number, names in enumerate(LAYERS) if module in names]
+    assert len(found) == 1, f"put watcher.{module} into one of LAYERS"
+    return found[0]
 
 
 def loaded_by(*modules: str) -> set[str]:

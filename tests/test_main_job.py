@@ -106,7 +106,7 @@ def test_a_writer_that_pauses_with_the_file_open_is_waited_for(stub_site: Site) 
     """Its pauses are longer than settle_seconds: only the open file tells that it is not done."""
     site = stub_site
     site.start()
-    chunks = [photo(seed) for seed in range(5)]
+    chunks = [photo(seed) for seed in range(4)]
     with (site.inbox / "slow.png").open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
@@ -122,7 +122,7 @@ def test_a_writer_that_closes_and_appends_again_is_waited_for(make_site: Callabl
     """Its pauses are shorter than settle_seconds."""
     site = make_site(engine=STUB, watch={"settle_seconds": 0.8})
     site.start()
-    chunks = [photo(seed) for seed in range(8)]
+    chunks = [photo(seed) for seed in range(7)]
     for chunk in chunks:
         with (site.inbox / "slow.png").open("ab") as file:
             file.write(chunk)
