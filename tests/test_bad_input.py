@@ -338,7 +338,7 @@ def test_retry_of_a_folder_puts_back_what_is_below_it_or_says_why_not(stub_site:
 
 
 def test_nobody_waits_for_a_broken_picture_while_others_come(make_site: Callable[..., Site]) -> None:
-    site = make_site(engine=STUB, watch={"incomplete_seconds": 2})
+    site = make_site(engine=STUB, watch={"incomplete_seconds": 1.5})
     site.start()
     site.drop("broken.png", b"UNDECODABLE")
     begun = time.monotonic()

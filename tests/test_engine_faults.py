@@ -8,11 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, STUB_ENGINE, Site, photo, stub_result, wait_until
+from harness import ROOT, STUB_ENGINE, Running, Site, photo, stub_result, wait_until
 
 GOOD = {f"good {number}.png": photo(number, 8, 8) for number in range(3)}
 
@@ -215,28 +214,44 @@ def test_a_picture_is_not_blamed_for_an_engine_that_dies_before_it(make_site: Ca
 # Stopping
 
 
-def start_on_slow_pictures(site: Site, seconds: float, count: int = 4, **environment: str) -> Any:
-    running = site.start(**environment)
+def drop_slow_ones(site: Site, seconds: float, count: int = 4) -> None:
     for number in range(count):
         site.drop(f"{number}.png", f"SLOW {seconds} {number}".encode())
+
+
+def wait_in_work(running: Running) -> None:
     wait_until(lambda: "engine ready" in running.log(), "the engine to work")
     time.sleep(0.3)  # until the first picture is in work, which nothing shows
+
+
+def start_on_slow_pictures(site: Site, seconds: float, count: int = 4, **environment: str) -> Running:
+    running = site.start(**environment)
+    drop_slow_ones(site, seconds, count)
+    wait_in_work(running)
     return running
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_lets_the_picture_in_work_finish_and_leaves_the_rest_in_the_inbox(
-    make_site: Callable[..., Site], number: signal.Signals
+    make_site: Callable[..., Site],
 ) -> None:
-    site = make_site(engine=engine(deadline_seconds=30, grace_seconds=20))
-    running = start_on_slow_pictures(site, 0.8)
-    assert running.stop(number) == 0
-    assert site.engines() == []
-    (delivered,) = site.names(site.archive)
-    assert site.files(site.outbox) == {delivered: stub_result(site.files(site.archive)[delivered])}
-    assert len(site.files(site.inbox)) == 3
-    assert not site.names(site.failed)
-    assert not any(entry.name.startswith(".") for entry in site.outbox.iterdir())
+    """SIGTERM, as a service manager sends it, and SIGINT, as Ctrl-C does."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    sites = [make_site(f"{number}", engine=engine(deadline_seconds=30, grace_seconds=20)) for number in numbers]
+    starts = [site.start() for site in sites]
+    for site in sites:
+        drop_slow_ones(site, 1)
+    for running in starts:
+        wait_in_work(running)
+    for running, number in zip(starts, numbers, strict=True):
+        running.process.send_signal(number)
+    for site, running in zip(sites, starts, strict=True):
+        assert running.process.wait(20) == 0
+        assert site.engines() == []
+        (delivered,) = site.names(site.archive)
+        assert site.files(site.outbox) == {delivered: stub_result(site.files(site.archive)[delivered])}
+        assert len(site.files(site.inbox)) == 3
+        assert not site.names(site.failed)
+        assert not any(entry.name.startswith(".") for entry in site.outbox.iterdir())
 
 
 def test_a_second_stop_abandons_the_picture_in_work_at_once(make_site: Callable[..., Site]) -> None:
@@ -282,7 +297,7 @@ def test_the_engine_dies_with_its_watcher(make_site: Callable[..., Site]) -> Non
     running = start_on_slow_pictures(site, 50, count=2)
     (pid,) = site.engines()
     running.kill()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the engine to die", 5)
+    wait_until(lambda: pid not in site.engines(), "the engine to die", 5)
     assert site.files(site.inbox) == {f"{number}.png": f"SLOW 50 {number}".encode() for number in range(2)}
     assert not site.names(site.failed)
 
@@ -293,7 +308,7 @@ def test_the_real_engine_dies_with_its_watcher(site: Site) -> None:
         site.drop(f"{number}.png", photo(number, 800, 600))  # seconds of work each
     (pid,) = wait_until(site.engines, "the engine")
     running.kill()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the engine to die", 3)
+    wait_until(lambda: pid not in site.engines(), "the engine to die", 3)
     assert len(site.names(site.archive)) < 6
 
 

@@ -190,7 +190,7 @@ def test_a_picture_rewritten_while_it_is_in_work_ends_with_its_new_content(stub_
     """The result of the old content is not delivered for the new one; the new one is not archived unseen."""
     site = stub_site
     running = site.start()
-    site.drop("a.png", b"SLOW 1 " + photo(1))
+    site.drop("a.png", b"SLOW 0.8 " + photo(1))
     site.drop("b.png", photo(3))
     wait_until(lambda: "engine ready" in running.log(), "the engine to work")
     time.sleep(0.3)
@@ -370,7 +370,7 @@ def test_the_log_says_why_the_window_closed(
 
 
 def test_pictures_that_keep_coming_do_not_keep_the_window_open_for_ever(make_site: Callable[..., Site]) -> None:
-    site = make_site(engine=STUB, window={"quiet_seconds": 1.0, "max_seconds": 1.5})
+    site = make_site(engine=STUB, window={"quiet_seconds": 0.7, "max_seconds": 1.0})
     running = site.start()
     number = 0
     deadline = time.monotonic() + 15
@@ -378,8 +378,8 @@ def test_pictures_that_keep_coming_do_not_keep_the_window_open_for_ever(make_sit
         assert time.monotonic() < deadline, "the window never closed"
         site.drop(f"{number}.png", photo(number, 8, 8))
         number += 1
-        time.sleep(0.2)
-    assert "window closed (open for 1.5 s)" in running.log()
+        time.sleep(0.15)
+    assert "window closed (open for 1 s)" in running.log()
 
 
 def test_while_a_batch_runs_the_next_window_fills(stub_site: Site) -> None:

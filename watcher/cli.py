@@ -1,7 +1,6 @@
 """The command line: the only place that prints or exits."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+import msgspec
 
 from sr_engine import models
 from sr_engine.errors import ModelError
@@ -201,7 +201,7 @@ def status(config_path: str | None, as_json: bool) -> int:
     _, settings = _load(config_path)
     report = collect(settings)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        click.echo(_indented(report))
     else:
         for line in describe(report):
             click.echo(line)
@@ -268,8 +268,12 @@ def doctor(config_path: str | None, as_json: bool) -> int:
         if not as_json:
             click.echo(f"{marks[check.verdict]}  {check.name:<15} {check.text}")
     if as_json:
-        click.echo(json.dumps([check._asdict() for check in checks], indent=2))
+        click.echo(_indented([check._asdict() for check in checks]))
     return EnvironmentFault.exit_code if any(check.verdict == "bad" for check in checks) else EXIT_DONE
+
+
+def _indented(report: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 
 def _load(config_path: str | None) -> tuple[str, Config]:

@@ -1,6 +1,5 @@
 """One typed `Config`, read from config.yaml and the environment, refused as a whole when anything in it is wrong."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -274,6 +273,8 @@ def _allowed(wanted: Any) -> str:
 
 
 def _suggestion(key: str, known: list[str]) -> str:
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     close = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; allowed are {', '.join(known)}"
 

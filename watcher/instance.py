@@ -1,7 +1,7 @@
 """One watcher for a state folder: a lock of the kernel, which no crash can leave behind."""
 
 import os
-import socket
+import platform
 import time
 
 from filelock import FileLock, Timeout
@@ -85,7 +85,7 @@ def is_running(state_folder: str) -> bool:
 
 def introduce(ledger: Ledger) -> None:
     """Note who holds the lock, for the next one that asks."""
-    ledger.note(pid=str(os.getpid()), host=socket.gethostname(), started_at=f"{time.time():.3f}")
+    ledger.note(pid=str(os.getpid()), host=platform.node(), started_at=f"{time.time():.3f}")
 
 
 def describe_holder(state_folder: str) -> str:

@@ -1,10 +1,11 @@
 """What dropscale says while it works: one event, one line, plain or JSON, through `logging`."""
 
-import json
 import logging
 import time
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 logger = logging.getLogger("dropscale")
 
@@ -48,9 +49,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        return json.dumps(
-            {key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()}, default=str
-        )
+        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()}
+        return msgspec.json.encode(rounded, enc_hook=str).decode()
 
 
 def _one_line(text: str) -> str:
