@@ -522,12 +522,12 @@ def test_a_broken_config_at_sighup_is_told_and_the_old_one_stays(stub_site: Site
 def test_sighup_during_a_batch_interrupts_nothing(stub_site: Site) -> None:
     site = stub_site
     running = site.start()
-    site.drop("a.png", b"SLOW 1")
+    site.drop("a.png", b"SLOW 0.6")
     wait_until(lambda: "engine ready" in running.log(), "the engine")
     rewrite(site, window={**QUICK["window"], "max_files": 7})
     running.process.send_signal(signal.SIGHUP)
     wait_until(lambda: running.log().count("watching ") == 2, "the reload", 15)
-    assert site.files(site.archive) == {"a.png": b"SLOW 1"}
+    assert site.files(site.archive) == {"a.png": b"SLOW 0.6"}
     assert site.upscaled() == [1]
 
 

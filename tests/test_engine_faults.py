@@ -21,7 +21,7 @@ def engine(**settings: Any) -> dict[str, Any]:
     return {
         "command": STUB_ENGINE,
         "start_seconds": 5,
-        "deadline_seconds": 0.6,
+        "deadline_seconds": 0.5,
         "deadline_seconds_per_megapixel": 0,
         **settings,
     }
@@ -270,14 +270,14 @@ def test_a_picture_that_outlasts_the_grace_time_is_abandoned_and_delivered_by_th
     make_site: Callable[..., Site],
 ) -> None:
     """Even if the engine ignores that its stdin closes."""
-    site = make_site(engine=engine(deadline_seconds=60, grace_seconds=0.2))
-    running = start_on_slow_pictures(site, 1.6, count=1, STUB="DEAF")
+    site = make_site(engine=engine(deadline_seconds=60, grace_seconds=0.1))
+    running = start_on_slow_pictures(site, 1.2, count=1, STUB="DEAF")
     assert running.stop(patience=10) == 0
     assert site.engines() == []
-    assert site.files(site.inbox) == {"0.png": b"SLOW 1.6 0"}
+    assert site.files(site.inbox) == {"0.png": b"SLOW 1.2 0"}
     assert not site.names(site.outbox) | site.names(site.failed)
     assert site.once().returncode == 0
-    assert site.files(site.outbox) == {"0.png": stub_result(b"SLOW 1.6 0")}
+    assert site.files(site.outbox) == {"0.png": stub_result(b"SLOW 1.2 0")}
     assert not site.names(site.inbox)
 
 
