@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from harness import ROOT, STUB_ENGINE, Running, Site, photo, stub_result, wait_until
 
 GOOD = {f"good {number}.png": photo(number, 8, 8) for number in range(3)}
@@ -52,30 +51,30 @@ def why_waiting(site: Site, name: str) -> str:
 # The picture's own fault
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (b"CRASH", "the engine was ended by SIGABRT while it worked on this picture, 2 times"),
-        (b"EXIT", "the engine exited with code 7 while it worked on this picture, 2 times; I was told to exit"),
-        (b"HANG", "a picture was not done in its time while it worked on this picture, 2 times"),
-        (b"GARBAGE", "the engine talked nonsense: "),
-        (b"UNSUPPORTED", "such pictures are not handled"),
-    ],
-    ids=["crash", "exit", "hang", "garbage", "unsupported"],
-)
+REASONS = {
+    b"CRASH": "the engine was ended by SIGABRT while it worked on this picture, 2 times",
+    b"EXIT": "the engine exited with code 7 while it worked on this picture, 2 times; I was told to exit",
+    b"HANG": "a picture was not done in its time while it worked on this picture, 2 times",
+    b"GARBAGE": "the engine talked nonsense: ",
+    b"UNSUPPORTED": "such pictures are not handled",
+}
+
+
 def test_a_picture_that_takes_the_engine_down_fails_after_its_attempts_and_alone(
-    make_site: Callable[..., Site], words: bytes, reason: str
+    make_site: Callable[..., Site],
 ) -> None:
-    site = make_site(engine=engine())
-    drop_with_good_ones(site, words)
-    done = site.once()
-    assert done.returncode == 1, done.stderr
-    assert_good_ones_delivered(site)
-    failed = site.files(site.failed)
-    assert set(failed) == {"bad 0.png", "bad 0.png.reason.txt"}
-    assert failed["bad 0.png"] == words
-    assert reason in failed["bad 0.png.reason.txt"].decode()
-    assert not site.names(site.inbox)
+    sites = {words: make_site(words.decode(), engine=engine()) for words in REASONS}
+    for words, site in sites.items():
+        drop_with_good_ones(site, words)
+    starts = [site.start("once", ready=False) for site in sites.values()]
+    for running, (words, site) in zip(starts, sites.items(), strict=True):
+        assert running.process.wait(60) == 1, running.log()
+        assert_good_ones_delivered(site)
+        failed = site.files(site.failed)
+        assert set(failed) == {"bad 0.png", "bad 0.png.reason.txt"}
+        assert failed["bad 0.png"] == words
+        assert REASONS[words] in failed["bad 0.png.reason.txt"].decode()
+        assert not site.names(site.inbox)
 
 
 def test_several_guilty_pictures_in_one_batch_fail_each_for_its_own_reason(make_site: Callable[..., Site]) -> None:
@@ -145,46 +144,55 @@ def test_a_full_disk_makes_its_picture_wait_with_growing_pauses_until_there_is_s
     assert not site.names(site.inbox)
 
 
-@pytest.mark.parametrize(
-    ("ill", "settings", "reason"),
-    [
-        ("UNUSABLE", {}, "libGL.so.1 is missing"),
-        ("NEVERREADY", {"start_seconds": 0.4}, "the engine was not ready after 0.4 s"),
-        ("NOSTART", {}, "the engine exited with code 9"),
-    ],
-)
+ILLS: dict[str, tuple[dict[str, float], str]] = {
+    "UNUSABLE": ({}, "libGL.so.1 is missing"),
+    "NEVERREADY": ({"start_seconds": 0.4}, "the engine was not ready after 0.4 s"),
+    "NOSTART": ({}, "the engine exited with code 9"),
+}
+
+
 def test_an_engine_that_is_ill_fails_no_picture_and_delivers_all_once_it_is_well(
-    make_site: Callable[..., Site], ill: str, settings: dict[str, float], reason: str
+    make_site: Callable[..., Site],
 ) -> None:
-    site = make_site(engine=engine(**settings))
-    drop_with_good_ones(site)
-    site.environment["STUB"] = ill
-    done = site.once()
-    assert done.returncode == 3, done.stderr
-    assert reason in done.stderr
-    assert site.files(site.inbox) == GOOD
-    assert not site.names(site.failed)
-    assert not site.names(site.outbox)
-    assert reason in why_waiting(site, "good 0.png")
-    site.environment["STUB"] = ""
-    wait_until(lambda: site.once().returncode == 0 and not site.names(site.inbox), "all to be delivered", 20)
-    assert_good_ones_delivered(site)
+    sites = {ill: make_site(ill, engine=engine(**settings)) for ill, (settings, _) in ILLS.items()}
+    for site in sites.values():
+        drop_with_good_ones(site)
+    starts = [site.start("once", ready=False, STUB=ill) for ill, site in sites.items()]
+    for running, (ill, site) in zip(starts, sites.items(), strict=True):
+        reason = ILLS[ill][1]
+        assert running.process.wait(60) == 3, running.log()
+        assert reason in running.log()
+        assert site.files(site.inbox) == GOOD
+        assert not site.names(site.failed)
+        assert not site.names(site.outbox)
+        assert reason in why_waiting(site, "good 0.png")
+    for site in sites.values():
+        site.configure(engine=engine())
+        wait_until(lambda site=site: site.once().returncode == 0 and not site.names(site.inbox), "the delivery", 20)
+        assert_good_ones_delivered(site)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["/nonexistent/engine"], [str(ROOT / "README.md")], ["true"], ["sh", "-c", "echo no engine; sleep 60"]],
-    ids=["missing", "not executable", "exits at once", "talks nonsense"],
-)
-def test_a_command_that_is_no_engine_fails_no_picture(make_site: Callable[..., Site], command: list[str]) -> None:
-    site = make_site(engine=engine(command=command))
-    drop_with_good_ones(site)
-    done = site.once()
-    assert done.returncode == 3, done.stderr
-    assert site.files(site.inbox) == GOOD
-    assert not site.names(site.failed)
-    assert "engine" in why_waiting(site, "good 1.png")
-    assert site.run("doctor").returncode == 3
+NO_ENGINES = {
+    "missing": ["/nonexistent/engine"],
+    "not executable": [str(ROOT / "README.md")],
+    "exits at once": ["true"],
+    "talks nonsense": ["sh", "-c", "echo no engine; sleep 60"],
+}
+
+
+def test_a_command_that_is_no_engine_fails_no_picture(make_site: Callable[..., Site]) -> None:
+    sites = [make_site(name, engine=engine(command=command)) for name, command in NO_ENGINES.items()]
+    for site in sites:
+        drop_with_good_ones(site)
+    starts = [site.start("once", ready=False) for site in sites]
+    for running, site in zip(starts, sites, strict=True):
+        assert running.process.wait(60) == 3, running.log()
+        assert site.files(site.inbox) == GOOD
+        assert not site.names(site.failed)
+        assert "engine" in why_waiting(site, "good 1.png")
+    doctors = [site.start("doctor", ready=False) for site in sites]
+    for running in doctors:
+        assert running.process.wait(60) == 3, running.log()
 
 
 def test_a_running_watcher_delivers_by_itself_once_the_engine_is_there(make_site: Callable[..., Site]) -> None:
@@ -319,3 +327,14 @@ def test_ctrl_c_in_a_terminal_does_not_reach_the_engine(make_site: Callable[...,
     (pid,) = site.engines()
     assert os.getpgid(pid) == pid
     assert os.getsid(pid) == pid
+
+
+def test_a_share_that_reads_too_slowly_is_not_the_pictures_fault(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine={**QUICK["engine"], "command": STUB_ENGINE, "deadline_seconds": 0.5, "attempts": 1})
+    site.drop("a.png", b"READS 3600")
+    site.drop("b.png", b"good")
+    done = site.once()
+    assert done.returncode == 3, done.stderr
+    assert site.names(site.archive) == {"b.png"}
+    assert site.names(site.inbox) == {"a.png"} and not site.names(site.failed)
+    assert "could not be read in its time" in site.status()["waiting"][0]["why"]

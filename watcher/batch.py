@@ -40,8 +40,8 @@ def run_batch(workshop: Workshop, found: Sequence[tuple[str, Digest]], closed_by
     except EngineStopped as stopped:
         batch.tell_stopped(stopped)
     finally:
-        workshop.progress.end()
         batch.settle()
+        workshop.progress.end()
     return batch.outcome
 
 

@@ -117,10 +117,11 @@ def commands() -> None:
 
 @commands.command()
 @click.argument("directory", required=False, default=".", metavar="[DIR]")
-def init(directory: str) -> None:
+@_config_option
+def init(directory: str, config_path: str | None) -> None:
     """Write config.yaml and create the folders; what is there already stays as it is."""
-    os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, config.DEFAULT_NAME)
+    path = config_path or os.path.join(directory, config.DEFAULT_NAME)
+    os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(config.default_text())
@@ -152,7 +153,7 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
         def renew() -> bool:
             nonlocal settings
             signals.reload = False
-            before, settings = settings, _reloaded(path, settings)
+            before, settings = settings, _reloaded(path, settings, ledger)
             return settings != before
 
         try:
@@ -220,6 +221,7 @@ def retry(paths: tuple[str, ...], config_path: str | None) -> int:
     ledger = Ledger(settings.folders.state)
     missing = 0
     try:
+        check_mounts(settings.folders, ledger)
         delivery = Delivery(settings.folders, ledger)
         for path in _failed_paths(paths, failed_folder):
             try:
@@ -300,7 +302,7 @@ def _watch(settings: Config, ledger: Ledger, progress: Progress, signals: Signal
     return service.run()
 
 
-def _reloaded(path: str, old: Config) -> Config:
+def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
     """The config as it is now; the old one, if the new is not usable."""
     try:
         new = config.load(path, os.environ)
@@ -308,6 +310,7 @@ def _reloaded(path: str, old: Config) -> Config:
         _model(new, _models_folder(new))
         if new.folders.state != old.folders.state:
             raise ConfigError("folders.state cannot change while the watcher runs", "start it again")
+        check_mounts(new.folders, ledger)
     except DropscaleError as error:
         warn("reload", "the config stays as it was: {problem}", problem=error.message)
         return old
@@ -343,7 +346,8 @@ def _model(settings: Config, folder: str) -> models.Model:
 def _exit_on_signals() -> None:
     """Let a signal end a command as Ctrl-C does: cleaning up on its way out."""
     for name in ("SIGTERM", "SIGHUP"):
-        if (number := getattr(signal, name, None)) is not None:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 

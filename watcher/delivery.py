@@ -25,7 +25,7 @@ from watcher.filesystem import (
     look_at,
     make_folders,
     publish,
-    rename_noreplace,
+    publish_across,
     write_file,
 )
 from watcher.ledger import Ledger
@@ -67,10 +67,12 @@ class Delivery:
         Raises:
             OSError: the outbox is gone or full.
         """
-        for mount in self._mounts:
-            mount.check()
-        relative = make_folders(self._folders.outbox, os.path.join(STAGING, str(batch)))
-        return os.path.join(self._folders.outbox, relative)
+        self._check_mounts()
+        wanted = os.path.join(STAGING, str(batch))
+        if make_folders(self._folders.outbox, wanted) != wanted:
+            path = os.path.join(self._folders.outbox, STAGING)
+            raise FileExistsError(errno.EEXIST, "a file is in the way of the staging folder", path)
+        return os.path.join(self._folders.outbox, wanted)
 
     def close_staging(self, batch: int) -> None:
         """Remove what a batch left, unless a result in it still has to be published."""
@@ -121,6 +123,7 @@ class Delivery:
             OriginalChanged: the original is another file by now, or gone; the result was dropped.
             OSError: a folder is gone or full; `resume` carries on.
         """
+        self._check_mounts()
         if not self._originals.is_unchanged(picture):
             self.withdraw(picture)
             with contextlib.suppress(FileNotFoundError):
@@ -146,6 +149,7 @@ class Delivery:
             self._ledger.intend_quarantine(picture.id, target, reason)
             self._write_reason(picture, target, reason)
 
+        self._check_mounts()
         try:
             if not self._originals.is_unchanged(picture):
                 raise OriginalChanged(picture.path)
@@ -165,8 +169,7 @@ class Delivery:
         Raises:
             OSError: a folder is gone or full, still.
         """
-        for mount in self._mounts:
-            mount.check()
+        self._check_mounts()
         try:
             if picture.state is State.PUBLISHING and not self._resume_publishing(picture):
                 self._ledger.finish(picture.id, State.WITHDRAWN, "the result was lost before it was delivered")
@@ -199,22 +202,9 @@ class Delivery:
         for candidate in candidate_names(name, content.sha256[:8], longest_name(folder)):
             target = os.path.join(folder, candidate)
             try:
-                rename_noreplace(source, target)
+                publish_across(source, target, hidden_name(target, 0, content.sha256))
             except FileExistsError:
                 continue
-            except OSError as error:
-                if error.errno not in {errno.EXDEV, errno.ENOTSUP}:
-                    raise
-                hidden = hidden_name(target, 0, content.sha256)
-                if copy_file(source, hidden) != content.sha256 or not holds(hidden, content.sha256):
-                    os.unlink(hidden)
-                    raise OSError(errno.EIO, "the copy is not what was written", target) from None
-                try:
-                    publish(hidden, target)
-                except FileExistsError:
-                    os.unlink(hidden)
-                    continue
-                os.unlink(source)
             break
         fsync_folder(folder)
         with contextlib.suppress(FileNotFoundError):
@@ -224,6 +214,10 @@ class Delivery:
     def is_unchanged(self, picture: Picture) -> bool:
         """Whether the original still lies where it was dropped, as it was read."""
         return self._originals.is_unchanged(picture)
+
+    def _check_mounts(self) -> None:
+        for mount in self._mounts:
+            mount.check()
 
     # Publishing
 
@@ -247,27 +241,12 @@ class Delivery:
                 os.unlink(staged.path)
                 return relative
             try:
-                self._publish_file(staged.path, target, picture)
+                # across: a subfolder of the outbox may be a mount of its own
+                publish_across(staged.path, target, hidden_name(target, picture.id, picture.sha256))
             except FileExistsError:
                 continue
             return relative
         raise AssertionError("candidate_names never ends")
-
-    def _publish_file(self, staged: str, target: str, picture: Picture) -> None:
-        try:
-            publish(staged, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # a subfolder of the outbox is a mount of its own
-            hidden = hidden_name(target, picture.id, picture.sha256)
-            copy_file(staged, hidden)
-            try:
-                publish(hidden, target)
-            except FileExistsError:
-                os.unlink(hidden)
-                raise
-            os.unlink(staged)
 
     def _resume_publishing(self, picture: Picture) -> bool:
         """Whether the result is published now; False when it is lost and must be made again."""

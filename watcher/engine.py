@@ -89,6 +89,7 @@ class EngineProcess:
         self._events: queue.Queue[tuple[float, protocol.AnyEvent | protocol.ProtocolError | None]]
         self._events = queue.Queue(_MOST_EVENTS)
         self._closed = False
+        self._reading: set[int] = set()  # pictures whose source is still being read: a slow share is not their fault
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._sender: threading.Thread | None = None
         self._readers = [self._thread(self._read_events), self._thread(self._read_stderr)]
@@ -133,10 +134,12 @@ class EngineProcess:
             if isinstance(event, protocol.Ready):
                 self.ready, self.ready_at = event, time.time()
             elif isinstance(event, protocol.Started):
+                (self._reading.discard if event.width else self._reading.add)(event.id)
                 if stopping() is None:  # a picture begun after the stop is not waited for
                     deadlines[event.id] = last_word + self._allowed_seconds(event)
             elif isinstance(event, protocol.Done | protocol.Failed) and event.id is not None:
                 deadlines.pop(event.id, None)
+                self._reading.discard(event.id)
                 unanswered -= 1
                 self._count(event)
             if last_word > min(deadlines.values(), default=last_word):
@@ -162,6 +165,7 @@ class EngineProcess:
             process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._kill_group()  # what a wrapper of the engine left behind
         for reader, pipe in zip(self._readers, (process.stdout, process.stderr), strict=True):
             reader.join(timeout=1.0)
             if pipe and not reader.is_alive():
@@ -170,11 +174,15 @@ class EngineProcess:
     def kill(self) -> None:
         """End the process, and whatever it started, at once."""
         if self._process.poll() is None:
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
+            self._kill_group()
             self._process.kill()
         self._process.wait()
+
+    def _kill_group(self) -> None:
+        # its number is not given to another group as long as a member lives
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def _check_stop(self, grace_until: float | None, in_work: dict[int, float]) -> None:
         if grace_until is not None and (not in_work or time.monotonic() >= grace_until):
@@ -197,6 +205,8 @@ class EngineProcess:
         late = {picture: until for picture, until in deadlines.items() if until <= now}
         if self.ready is None:
             return self._trouble(f"the engine was not ready after {self._settings.start_seconds:g} s", {})
+        if late and late.keys() <= self._reading:
+            return self._trouble("a picture could not be read in its time", late, blames=False)
         return self._trouble("a picture was not done in its time" if late else "the engine fell silent", late)
 
     def _ended(self, deadlines: dict[int, float]) -> EngineTrouble:

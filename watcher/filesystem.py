@@ -225,6 +225,29 @@ def publish(hidden: str, target: str) -> None:
     fsync_folder(os.path.dirname(target))
 
 
+def publish_across(path: str, target: str, hidden: str) -> None:
+    """`publish`, also from another file system: by a copy that is read back, under the name `hidden` beside the target.
+
+    Raises:
+        FileExistsError: `target` exists.
+        OSError: a file system failed.
+    """
+    try:
+        publish(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        if not holds(hidden, copy_file(path, hidden)):
+            os.unlink(hidden)
+            raise OSError(errno.EIO, "the copy is not what was written", target) from None
+        try:
+            publish(hidden, target)
+        except FileExistsError:
+            os.unlink(hidden)
+            raise
+        os.unlink(path)
+
+
 def copy_file(source: str, target: str) -> str:
     """Copy content, mode and times to `target`, replacing an unfinished copy of ours, and sync it to the disk.
 

@@ -144,7 +144,8 @@ class Inbox:
         if identity is not None and not self._engaged(path, identity):
             if not announced and path not in self._settling:
                 self._by_rescan.add(path)
-            self._settling.add(path, identity, now, announced=announced)
+            # not `now`, which was before a listing that may take long on a share
+            self._settling.add(path, identity, max(now, time.monotonic()), announced=announced)
 
     def _tell_ignored(self, path: str, reason: str) -> None:
         """Say once that a file of another kind is left alone; of clients' temporary files nobody wants to hear."""

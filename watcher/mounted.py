@@ -44,7 +44,7 @@ def check_mounts(folders: Folders, ledger: Ledger) -> None:
         if not mounted and notes.get(f"mounted {key}") == folder:
             raise EnvironmentFault(
                 f"folders.{key}: {folder} was a mount point, and its share is not mounted",
-                "mount it; if it is to be a plain folder from now on, `dropscale init` makes that known",
+                "mount it; if it is a plain folder from now on, `dropscale init`, with the same --config, notes that",
             )
     note_mounts(folders, ledger)
 

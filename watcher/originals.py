@@ -19,6 +19,7 @@ from watcher.filesystem import (
     look_at,
     make_folders,
     publish,
+    publish_across,
     rename_noreplace,
     writer_present,
 )
@@ -128,7 +129,8 @@ class Originals:
         fsync_folder(os.path.dirname(source))
 
     def _remove_taken(self, picture: Picture, taken: str) -> None:
-        if self._is_original(taken, picture):
+        # The only place that removes an original for good: here nothing but the content counts.
+        if not writer_present(taken) and holds(taken, picture.sha256):
             os.unlink(taken)
         else:
             self._put_aside(taken, picture)
@@ -138,19 +140,13 @@ class Originals:
         subfolder, name = os.path.split(picture.path)
         subfolder = make_folders(self._inbox, subfolder)  # people tidy up folders that became empty
         folder = os.path.join(self._inbox, subfolder)
-        hidden = path
-        if os.lstat(path).st_dev != os.stat(folder).st_dev:
-            hidden = hidden_name(os.path.join(folder, name), picture.id, picture.sha256)
-            if not holds(hidden, copy_file(path, hidden)):
-                raise OSError(errno.EIO, "the copy is not what was written", hidden)
         for candidate in candidate_names(name, picture.sha256[:8], longest_name(folder)):
+            target = os.path.join(folder, candidate)
             try:
-                publish(hidden, os.path.join(folder, candidate))
+                publish_across(path, target, hidden_name(target, picture.id, "aside"))
             except FileExistsError:
                 continue
-            break
-        if hidden != path:
-            os.unlink(path)
+            return
 
     def resume(self, picture: Picture, root: str) -> bool:
         """Finish a move whose intent is in the ledger; False when the original still lies in the inbox.
@@ -163,9 +159,9 @@ class Originals:
         arrived = holds(target, picture.sha256)
         self._resume_removal(picture, source, arrived=arrived)
         if arrived:
-            moved, there = look_at(target), look_at(source)
+            moved = look_at(target)
             by_copy = moved is None or not moved.same_after_rename(picture.identity)
-            if by_copy and there is not None and there.same_after_rename(picture.identity):
+            if by_copy and self._is_still(picture, source):
                 self._remove_original(picture, source)
             self._drop_second_name(picture, target)
             return True
@@ -193,19 +189,16 @@ class Originals:
         there = look_at(hidden)
         if there is None:
             return False
-        if there.device != self._device_of(source):
-            if not self.is_unchanged(picture) and holds(hidden, picture.sha256):
-                with contextlib.suppress(FileExistsError):
-                    _publish_over_placeholder(hidden, target)
-                    return True
-                self._put_aside(hidden, picture)  # its name was taken meanwhile: it moves anew
-                return False
-            os.unlink(hidden)  # a copy: the original still is in the inbox, or the copy is unfinished
+        if self.is_unchanged(picture):
+            os.unlink(hidden)  # a copy: an original that was renamed would not be in the inbox any more
             return False
         if holds(hidden, picture.sha256):
             with contextlib.suppress(FileExistsError):
                 _publish_over_placeholder(hidden, target)
                 return True
+        elif there.device != self._device_of(source):
+            os.unlink(hidden)  # an unfinished copy
+            return False
         self._put_aside(hidden, picture)
         return False
 
@@ -220,6 +213,11 @@ class Originals:
             return os.stat(os.path.dirname(source)).st_dev
         except (FileNotFoundError, NotADirectoryError):
             return os.stat(self._inbox).st_dev  # its subfolder was tidied up
+
+    def _is_still(self, picture: Picture, source: str) -> bool:
+        """Whether the very file that was read, not another of the same content, still lies in the inbox."""
+        there = look_at(source)
+        return there is not None and there.same_after_rename(picture.identity) and self.is_unchanged(picture)
 
     def _is_original(self, path: str, picture: Picture) -> bool:
         """Whether `path` still is what was read, and nobody is writing to it."""

@@ -1,5 +1,6 @@
 """Progress of a batch: a bar on a terminal, nothing otherwise (the log has one line per event)."""
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,7 +64,8 @@ class BarProgress:
         self._bars = self._make()
         self._batch = self._bars.add_task("pictures", total=pictures)
         self._picture = self._bars.add_task("starting the engine", total=None)
-        self._bars.start()
+        with contextlib.suppress(OSError, ValueError):  # the terminal was closed: the work goes on
+            self._bars.start()
 
     def work(self, name: str, done: int, total: int) -> None:
         """Move the bar of the picture."""
@@ -78,5 +80,6 @@ class BarProgress:
     def end(self) -> None:
         """Take the bars away."""
         if self._bars:
-            self._bars.stop()
+            with contextlib.suppress(OSError, ValueError):
+                self._bars.stop()
             self._bars = None

@@ -143,7 +143,7 @@ class Service:
             self.inbox.arm(started, observe=False)
             self._admit_due(started)
             self._note_health()
-            until = started + self._config.watch.settle_seconds
+            until = time.monotonic() + self._config.watch.settle_seconds
             while not self._stops and self.inbox.unsettled() and (now := time.monotonic()) < until:
                 self._pause(until - now)
             for settled in self.inbox.settled(max(time.monotonic(), until)):
@@ -230,14 +230,15 @@ class Service:
         for path in paths - unread:
             self._waiting.forgive(path)
         for path in unread:
-            if (identity := self.inbox.identity(path)) is not None:
-                self._waiting.defer(path, identity, now)
+            self._waiting.defer(path, self.inbox.identity(path), now)
         self._returned |= paths
         memory.return_freed()
 
     def _catch_up(self, now: float) -> None:
         """Learn from the ledger what the last job changed."""
         if self._stale:
+            # no batch runs: what is claimed still, a batch could not release
+            self._ledger.release(row.id for row in self._ledger.open_rows() if row.state is State.CLAIMED)
             self._waiting.reread(self._ledger.open_rows(), now, time.time())
             self._stale = False
             returned, self._returned = self._returned, set()

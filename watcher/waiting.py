@@ -44,11 +44,12 @@ class Waiting:
             remaining = min(max(row.not_before - clock, 0), self._longest_seconds)
             self._until[row.path] = max(now + remaining, deferred.get(row.path, 0))
 
-    def defer(self, path: str, identity: Identity, now: float) -> None:
-        """Let a file wait of which no row says so; each time in a row longer."""
+    def defer(self, path: str, identity: Identity | None, now: float) -> None:
+        """Let a file wait of which no row says so, each time in a row longer; None: it is not in the inbox now."""
         count = self._deferrals.get(path, 0)
         self._deferrals[path] = count + 1
-        self._files[path] = identity
+        if identity is not None:
+            self._files[path] = identity
         self._until[path] = now + self._retry.delay_seconds(count)
 
     def forgive(self, path: str) -> None:

@@ -8,7 +8,7 @@ misbehave:
     HANG         never answer                   SELFKILL     end by SIGKILL, as the kernel's out-of-memory killer does
     GARBAGE      write nonsense to stdout       SLOW n       work for n seconds
     UNDECODABLE  report the picture as damaged  UNSUPPORTED  report it as of a kind that is not handled
-    DISKFULL     report a full disk
+    DISKFULL     report a full disk              READS n      be read for n seconds, as from a slow share
 
 and words in the environment variable STUB make the engine itself ill:
 
@@ -74,7 +74,7 @@ def misbehave(data: bytes, picture: int) -> bool:
 
 
 def work(request: protocol.Upscale) -> bool:
-    say(protocol.Started(id=request.id, width=64, height=64))
+    say(protocol.Started(id=request.id, width=0, height=0))
     source = protocol.decode_path(request.source)
     try:
         with open(source, "rb") as file:
@@ -82,6 +82,9 @@ def work(request: protocol.Upscale) -> bool:
     except OSError as error:
         fail(request.id, protocol.Code.UNREADABLE, f"cannot read: {error.strerror}", protocol.Fault.ENVIRONMENT)
         return False
+    if slow := re.search(rb"READS ([0-9.]+)", data):
+        time.sleep(float(slow[1]))
+    say(protocol.Started(id=request.id, width=64, height=64))
     if misbehave(data, request.id):
         return False
     target = protocol.decode_path(request.target) + os.path.splitext(source)[1].lower()
