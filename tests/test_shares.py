@@ -20,12 +20,12 @@ class Shares:
         assert UNSHARE is not None
         # `sleep` keeps the namespace; the other processes enter it
         self._keeper = subprocess.Popen([UNSHARE, "--mount", "sleep", "600"])
-        self._inside = ["nsenter", "--mount", "--target", str(self._keeper.pid)]  # leaves the current folder, too
+        self.inside = ["nsenter", "--mount", "--target", str(self._keeper.pid)]  # leaves the current folder, too
         own = os.readlink("/proc/self/ns/mnt")
         wait_until(lambda: os.readlink(f"/proc/{self._keeper.pid}/ns/mnt") != own, "the namespace", 10)
 
     def do(self, *words: str) -> str:
-        done = subprocess.run([*self._inside, *words], capture_output=True, text=True, check=True)
+        done = subprocess.run([*self.inside, *words], capture_output=True, text=True, check=True)
         return done.stdout
 
     def mount(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class Shares:
     def dropscale(self, *words: str) -> "subprocess.CompletedProcess[str]":
         site = self.site
         return subprocess.run(
-            [*self._inside, command(), *words],
+            [*self.inside, command(), *words],
             cwd=site.root,
             env={**site.environment, "DROPSCALE_CONFIG": str(site.config_path)},
             capture_output=True,
@@ -58,7 +58,7 @@ class Shares:
         log = self.site.root / "run.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*self._inside, command(), "run"],
+                [*self.inside, command(), "run"],
                 cwd=self.site.root,
                 env={**self.site.environment, "DROPSCALE_CONFIG": str(self.site.config_path)},
                 stdin=subprocess.DEVNULL,
@@ -143,3 +143,40 @@ def test_one_folder_under_two_names_is_refused(shares: Shares) -> None:
     refused = shares.dropscale("once")
     assert refused.returncode == 2
     assert "is the same folder as" in refused.stderr
+
+
+@pytest.fixture
+def far_side(shares: Shares) -> Path:
+    """The inbox is a FUSE mount; what is written to this folder appears in it without an event, as on sshfs."""
+    if shutil.which("bindfs") is None:
+        pytest.skip("bindfs is needed for a file system whose changes raise no events")
+    behind = shares.site.root / "behind"
+    behind.mkdir()
+    if subprocess.run([*shares.inside, "bindfs", str(behind), str(shares.site.inbox)], check=False).returncode != 0:
+        pytest.skip("FUSE does not work here")
+    return behind
+
+
+def test_an_inbox_without_events_is_polled(shares: Shares, far_side: Path) -> None:
+    running = shares.start()
+    try:
+        assert "polling (fuse" in running.log()
+        (far_side / "sub").mkdir()
+        (far_side / "sub" / "a.png").write_bytes(b"from another machine")
+        wait_until(lambda: "sub/a.png" in shares.site.names(shares.site.archive), "the poll to find it", 15)
+        assert not list(far_side.rglob("*.png")), "the original moved"
+    finally:
+        assert running.stop() == 0
+        shares.unmount(shares.site.inbox)
+
+
+def test_a_state_folder_without_sound_locks_is_refused(shares: Shares, far_side: Path) -> None:
+    site = shares.site
+    site.configure(folders={"inbox": "in", "state": "inbox/state"})
+    (site.root / "in").mkdir()
+    refused = shares.dropscale("once")
+    shares.unmount(site.inbox)
+    assert refused.returncode == 3
+    assert "folders.state" in refused.stderr and "network file system" in refused.stderr
+    assert "local disk" in refused.stderr
+    assert not list(far_side.iterdir())
