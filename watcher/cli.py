@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -145,9 +145,7 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Watch the inbox until stopped (SIGTERM, SIGINT); SIGHUP reads the config again."""
     progress = begin_log(log_format, verbose=verbose)
     path, settings = _load(config_path)
-    lock = _lock(settings)
-    try:
-        ledger = Ledger(settings.folders.state)
+    with _sole_watcher(settings) as ledger:
         signals = Signals()
 
         def renew() -> bool:
@@ -156,15 +154,8 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
             before, settings = settings, _reloaded(path, settings, ledger)
             return settings != before
 
-        try:
-            check_mounts(settings.folders, ledger)
-            instance.introduce(ledger)
-            while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
-                pass
-        finally:
-            ledger.close()
-    finally:
-        lock.release()
+        while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
+            pass
     tell("goodbye", "stopped")
     return EXIT_DONE
 
@@ -176,19 +167,10 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Look once, process the files that are whole, exit; for cron."""
     progress = begin_log(log_format, verbose=verbose)
     _, settings = _load(config_path)
-    lock = _lock(settings)
-    try:
-        ledger = Ledger(settings.folders.state)
-        try:
-            check_mounts(settings.folders, ledger)
-            instance.introduce(ledger)
-            service = _service(settings, ledger, progress)
-            Signals().attach(service)
-            outcome = service.once()
-        finally:
-            ledger.close()
-    finally:
-        lock.release()
+    with _sole_watcher(settings) as ledger:
+        service = _service(settings, ledger, progress)
+        Signals().attach(service)
+        outcome = service.once()
     return _exit_code(outcome)
 
 
@@ -283,13 +265,20 @@ def _load(config_path: str | None) -> tuple[str, Config]:
     return path, config.load(path, os.environ)
 
 
-def _lock(settings: Config) -> instance.InstanceLock:
+@contextlib.contextmanager
+def _sole_watcher(settings: Config) -> Iterator[Ledger]:
+    """The ledger, for the one watcher of these folders, once all that it needs was seen to be there."""
     config.check_folders(settings.folders)
-    folder = _models_folder(settings)
-    _model(settings, folder)
+    _model(settings, _models_folder(settings))
     lock = instance.InstanceLock(settings.folders.state)
     lock.acquire()
-    return lock
+    try:
+        with contextlib.closing(Ledger(settings.folders.state)) as ledger:
+            check_mounts(settings.folders, ledger)
+            instance.introduce(ledger)
+            yield ledger
+    finally:
+        lock.release()
 
 
 def _watch(settings: Config, ledger: Ledger, progress: Progress, signals: Signals, renew: Callable[[], bool]) -> Ended:

@@ -214,10 +214,6 @@ class Ledger:
         """All rows that are not closed, oldest first."""
         return self._all("state NOT IN ('done', 'failed', 'withdrawn') ORDER BY id", ())
 
-    def recent(self, state: State, limit: int) -> list[Picture]:
-        """The rows that most recently came into a state, newest first."""
-        return self._all("state = ? ORDER BY changed_at DESC LIMIT ?", (state, limit))
-
     def counts(self) -> dict[State, int]:
         """How many rows are in each state."""
         rows = self._query("SELECT state, COUNT(*) FROM pictures GROUP BY state", ())

@@ -32,7 +32,6 @@ class State(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
-CLOSED = (State.DONE, State.FAILED, State.WITHDRAWN)
 MOVING = (State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
 
 
