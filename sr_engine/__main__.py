@@ -162,18 +162,19 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
     """
     model = models.find(options.model, options.models_folder)
     weights = models.verify(model, options.models_folder)
-    runtime = runtimes.load(options.runtime, weights, model, options.threads)
+    runtime, reason = runtimes.load(options.runtime, weights, model, runtimes.Options(threads=options.threads))
     # Only now: these import OpenCV, and `runtimes.load` has made sure that it can be imported.
     from sr_engine.pipeline import Pipeline  # noqa: PLC0415
     from sr_engine.tiles import Network  # noqa: PLC0415
 
-    pipeline = Pipeline(Network(runtime, model), events.emit)
+    pipeline = Pipeline(Network(runtime, model), events.emit, protocol.Limits())
     events.emit(
         protocol.Ready(
             runtime=runtime.name,
             device=runtime.device,
             precision=runtime.precision,
             load_seconds=time.perf_counter() - _STARTED,
+            reason=reason,
         )
     )
     return pipeline

@@ -27,6 +27,10 @@ class Kind(StrEnum):
     WEBP = "webp"
     TIFF = "tiff"
     BMP = "bmp"
+    AVIF = "avif"
+    HEIC = "heic"
+    JPEG2000 = "jpeg2000"
+    GIF = "gif"
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         width, height: pixels as stored, before any EXIF orientation; at least 1.
         bits: per sample, or per pixel where there is a palette.
         grey: one channel of brightness, besides any alpha.
+        pages: how many pictures of about this size the file holds, all of which become part of the result.
         obstacle: why this sound picture is not handled, one sentence; empty if it is.
     """
 
@@ -45,6 +50,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     bits: int = 8
     grey: bool = False
+    pages: int = 1
     obstacle: str = ""
 
 

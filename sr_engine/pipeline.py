@@ -16,15 +16,18 @@ from collections.abc import Callable
 
 import cv2
 
+from sr_engine.decoding import decode
+from sr_engine.encoding import encode
 from sr_engine.errors import EngineError, EnvironmentFault, PictureError
 from sr_engine.headers import read_header
-from sr_engine.pictures import MAX_PIXELS, check, decode, encode
+from sr_engine.limits import check
 from sr_engine.protocol import (
     Code,
     Done,
     Event,
     Failed,
     Fault,
+    Limits,
     Progress,
     Started,
     Upscale,
@@ -63,12 +66,12 @@ class Pipeline:
         failed: those answered by `failed`.
     """
 
-    def __init__(self, network: Network, emit: Callable[[Event], None], *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, network: Network, emit: Callable[[Event], None], limits: Limits) -> None:
         self.pictures = 0
         self.failed = 0
         self._network = network
         self._emit = emit
-        self._max_pixels = max_pixels
+        self._limits = limits
         if "OPENCV_LOG_LEVEL" not in os.environ:
             # Its complaints about a damaged picture reach the user in our own words.
             cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -91,8 +94,8 @@ class Pipeline:
     def _upscale(self, request: Upscale, data: bytes, source_sha256: str, begun: float) -> Done:
         header = read_header(io.BytesIO(data))
         self._emit(Started(id=request.id, width=header.width, height=header.height))
-        check(header, request.output, scale=self._network.model.scale, max_pixels=self._max_pixels)
-        picture = decode(data, max_pixels=self._max_pixels)
+        check(header, self._limits, request.output, scale=self._network.model.scale)
+        (picture,) = decode(data)
         del data
         decoded = time.perf_counter()
         result = enlarge(
@@ -101,7 +104,7 @@ class Pipeline:
             report=lambda done, total: self._emit(Progress(id=request.id, done=done, total=total)),
         )
         upscaled = time.perf_counter()
-        packed, extension = encode(result, request.output)
+        packed, extension, note = encode([result], request.output)
         target = decode_path(request.target) + extension
         store(packed, target)
         return Done(
@@ -116,6 +119,7 @@ class Pipeline:
             upscale_seconds=upscaled - decoded,
             encode_seconds=time.perf_counter() - upscaled,
             peak_memory_bytes=peak_memory_bytes(),
+            note=note,
         )
 
 

@@ -10,7 +10,8 @@ A conversation::
     engine  -> bye
 
 stdin stays open until `bye`. When it closes earlier the watcher is gone, and the engine exits at once.
-A `failed` whose `id` is None speaks of the engine itself: no picture can be upscaled, and the engine exits.
+A `failed` whose `id` is None speaks of the engine itself, which exits: if `retryable`, a fresh one will do better (it
+starts with smaller tiles, say); else no picture can be upscaled.
 """
 
 import os
@@ -64,16 +65,35 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How results are written. It is part of what makes two results the same, see `watcher.ledger`.
 
     Attributes:
-        format: "same" keeps the kind of the original, else "jpeg", "png", "webp", "tiff" or "bmp".
-        jpeg_quality: 1 .. 100.
+        format: "same" keeps the kind of the original, else one of `sr_engine.headers.Kind`.
+        jpeg_quality: 1 .. 100; of HEIC too.
         webp_quality: 1 .. 100; above 100 means lossless, as in OpenCV.
+        avif_quality: 1 .. 100.
         png_compression: zlib level 0 .. 9.
     """
 
     format: str = "same"
     jpeg_quality: int = 95
     webp_quality: int = 95
+    avif_quality: int = 90
     png_compression: int = 1
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Beyond these a picture is refused from its header alone.
+
+    Attributes:
+        pixels: of the original, all pages together.
+        side: longest, in pixels of the original.
+        file_bytes: of the original.
+        memory_bytes: that decoding, enlarging and encoding it are expected to need; 0 means three quarters of what
+            the machine has.
+    """
+
+    pixels: int = 200_000_000
+    side: int = 60_000
+    file_bytes: int = (1 << 31) - 1
+    memory_bytes: int = 0
 
 
 class Request(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
@@ -117,12 +137,18 @@ class Ready(Event, frozen=True, tag="ready"):
         device: "cpu", "cuda:0", ...
         precision: "fp32", ...
         load_seconds: from the start of the process to this event.
+        reason: why this runtime, where that was left to the engine.
+        started_at: Unix time of the first line of the engine's own code.
+        phases: seconds of each part of `load_seconds`, in their order.
     """
 
     runtime: str
     device: str
     precision: str
     load_seconds: float
+    reason: str = ""
+    started_at: float = 0.0
+    phases: dict[str, float] = {}
 
 
 class Started(Event, frozen=True, tag="started"):
@@ -155,6 +181,7 @@ class Done(Event, frozen=True, tag="done"):
         width, height: of the result, in pixels.
         decode_seconds, upscale_seconds, encode_seconds: where the time went.
         peak_memory_bytes: largest resident set of the process so far.
+        note: what the user should know of this result, a sentence without its full stop; mostly empty.
     """
 
     id: int
@@ -168,6 +195,7 @@ class Done(Event, frozen=True, tag="done"):
     upscale_seconds: float
     encode_seconds: float
     peak_memory_bytes: int
+    note: str = ""
 
 
 class Failed(Event, frozen=True, tag="failed"):

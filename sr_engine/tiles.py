@@ -10,6 +10,7 @@ the same shape, so jobs of several pictures can be put in one batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -197,9 +198,7 @@ class Enlargement:
         alpha = self._alpha
         if alpha is not None:
             _keep_within_source(alpha)
-        return Picture(
-            self._picture.kind, self._colour.canvas, None if alpha is None else alpha.canvas, self._picture.icc
-        )
+        return replace(self._picture, colour=self._colour.canvas, alpha=None if alpha is None else alpha.canvas)
 
 
 def run(jobs: Sequence[Job], network: Network, *, batch: int = 1) -> Iterator[int]:

@@ -3,7 +3,8 @@
 `missing()` says whether the runtime is there at all, without loading a model; `load()` loads one.
 """
 
-from typing import TYPE_CHECKING, Protocol
+import importlib
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sr_engine.errors import UnusableEngine
 from sr_engine.models import Model
@@ -13,23 +14,52 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-NAMES = ("auto", "opencv")
+NAMES = ("auto", "opencv", "openvino", "onnx")
+# What users call devices; "gpu" is whatever the runtime has of that sort. A number after a colon picks one of several.
+DEVICES = ("auto", "cpu", "gpu", "npu", "cuda", "tensorrt", "directml", "coreml")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+
+class Options(NamedTuple):
+    """How to run a network.
+
+    Attributes:
+        device: one of DEVICES, perhaps with a number: "cuda:1". "auto": the best that this runtime finds, of its own.
+        precision: one of PRECISIONS. "auto": what is fastest on the device within the bounds of docs/benchmarks.md.
+        threads: of the CPU; 0 lets the runtime decide.
+        cache_folder: where compiled models are kept between processes; empty: nowhere.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    cache_folder: str = ""
+
+
+class OutOfDeviceMemory(Exception):
+    """The device cannot hold this batch: smaller tiles may fit, in a fresh process."""
 
 
 class Runtime(Protocol):
-    """A loaded network.
+    """A loaded network. `run` may be called by `streams` threads at a time.
 
     Attributes:
         name: of the runtime, as in NAMES.
         device: "cpu", "cuda:0", ...
-        precision: "fp32", ...
+        precision: "fp32", "fp16" or "bf16".
         fixed_shapes: whether a shape that was not seen before costs seconds of preparation.
+        streams: how many runs at a time keep the device busy.
+        batch: how many tiles of one shape are worth sending together.
+        tile_pixels: the largest area of a tile that is worth sending, before any shortage of memory.
     """
 
     name: str
     device: str
     precision: str
     fixed_shapes: bool
+    streams: int
+    batch: int
+    tile_pixels: int
 
     def run(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
         """Enlarge.
@@ -39,28 +69,52 @@ class Runtime(Protocol):
 
         Returns:
             NxCx(scale * H)x(scale * W), likewise.
+
+        Raises:
+            OutOfDeviceMemory: the device cannot hold it.
         """
         ...
 
+    def run_bytes(self, batch: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.uint8] | None":
+        """Enlarge 8-bit pixels, with all conversions on the device; None where the runtime cannot.
 
-def load(name: str, weights: str, model: Model, threads: int) -> Runtime:
+        Args:
+            batch: NxHxWx3, contiguous; blue, green, red.
+
+        Returns:
+            Nx(scale * H)x(scale * W)x3, rounded to the nearest level and clipped.
+
+        Raises:
+            OutOfDeviceMemory: the device cannot hold it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the device go. Afterwards nothing may be run."""
+        ...
+
+
+def load(name: str, weights: str, model: Model, options: Options) -> tuple[Runtime, str]:
     """Load a model into the runtime called `name`; "auto" takes the best that is there.
 
     Args:
         name: one of NAMES.
         weights: path of the verified ONNX file.
         model: its facts.
-        threads: of the CPU; 0 lets the runtime decide.
+        options: see there.
+
+    Returns:
+        The runtime, and why it was chosen (empty where it was asked for).
 
     Raises:
-        UnusableEngine: the runtime is not there or refuses the model; the message says what to do.
+        UnusableEngine: the runtime is not there, has not the device or refuses the model; the message says what to do.
     """
     if name not in NAMES:
         raise UnusableEngine(f"no runtime is called {name!r}: there are {', '.join(NAMES)}")
-    # Imported here, as each of them is seconds of cold start that the others must not pay.
-    from sr_engine.runtimes import opencv  # noqa: PLC0415
-
-    reason = opencv.missing()
+    # Imported by name, as each of them is seconds of cold start that the others must not pay.
+    module = importlib.import_module(f"sr_engine.runtimes.{'opencv' if name == 'auto' else name}")
+    reason = module.missing()
     if reason:
         raise UnusableEngine(reason)
-    return opencv.load(weights, model, threads)
+    runtime: Runtime = module.load(weights, model, options)
+    return runtime, ""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sr_engine.errors import UnusableEngine
 from sr_engine.models import Model
+from sr_engine.runtimes import Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,8 @@ def missing() -> str:
     return ""
 
 
-def load(weights: str, model: Model, threads: int) -> "OpenCvRuntime":
-    """Load the ONNX file `weights`; `threads` of 0 means one for each processor.
+def load(weights: str, model: Model, options: Options) -> "OpenCvRuntime":
+    """Load the ONNX file `weights`; see `sr_engine.runtimes.load`.
 
     Raises:
         UnusableEngine: OpenCV refuses the file.
@@ -35,8 +36,8 @@ def load(weights: str, model: Model, threads: int) -> "OpenCvRuntime":
     import cv2  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
-    if threads:
-        cv2.setNumThreads(threads)
+    if options.threads:
+        cv2.setNumThreads(options.threads)
     try:
         # From memory: a path that is not UTF-8 would not survive the way into C++.
         return OpenCvRuntime(cv2.dnn.readNetFromONNX(np.fromfile(weights, np.uint8)))
@@ -53,6 +54,9 @@ class OpenCvRuntime:
     device = "cpu"
     precision = "fp32"
     fixed_shapes = False
+    streams = 1
+    batch = 1
+    tile_pixels = 768 * 1024
 
     def __init__(self, net: Any) -> None:
         self._net = net
@@ -62,3 +66,11 @@ class OpenCvRuntime:
         self._net.setInput(batch)
         result: npt.NDArray[np.float32] = self._net.forward()
         return result
+
+    def run_bytes(self, batch: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.uint8] | None":
+        """See `sr_engine.runtimes.Runtime.run_bytes`."""
+        return None
+
+    def close(self) -> None:
+        """See `sr_engine.runtimes.Runtime.close`."""
+        self._net = None

@@ -23,9 +23,12 @@ from engine_files import (
     written,
 )
 
+from sr_engine.decoding import decode
+from sr_engine.encoding import encode
 from sr_engine.errors import PictureError
 from sr_engine.headers import Kind, read_header
-from sr_engine.pictures import Picture, decode, encode, result_kind
+from sr_engine.limits import result_kind
+from sr_engine.pictures import Picture
 from sr_engine.protocol import Code, Output
 from sr_engine.structure import examine
 

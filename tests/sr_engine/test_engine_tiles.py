@@ -9,9 +9,10 @@ import pytest
 from engine_files import draw
 
 from sr_engine import tiles
+from sr_engine.decoding import decode
 from sr_engine.errors import PictureError
 from sr_engine.headers import Kind
-from sr_engine.pictures import Picture, decode
+from sr_engine.pictures import Picture
 from sr_engine.protocol import Code
 from sr_engine.tiles import Enlargement, Network, enlarge, split
 
