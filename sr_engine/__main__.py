@@ -143,7 +143,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="a name from the manifest models.yaml")
     parser.add_argument("--models-folder", default=models.default_folder(), help="where models.yaml is")
     parser.add_argument("--runtime", choices=runtimes.NAMES, default="auto", help="what runs the network")
+    parser.add_argument("--device", default="auto", help=f"{', '.join(runtimes.DEVICES)}; cuda:1 is the second one")
+    parser.add_argument("--precision", choices=runtimes.PRECISIONS, default="auto", help="of the network's arithmetic")
     parser.add_argument("--threads", type=_count, default=0, help="of the CPU; 0 lets the runtime decide")
+    parser.add_argument("--cache-folder", default="", help="where compiled models and tile sizes are remembered")
+    parser.add_argument("--limits", type=_limits, default=protocol.Limits(), help="what is refused, as a JSON object")
     return parser.parse_args(arguments)
 
 
@@ -152,6 +156,10 @@ def _count(text: str) -> int:
     if not 0 <= number <= 1024:
         raise ValueError
     return number
+
+
+def _limits(text: str) -> protocol.Limits:
+    return msgspec.json.decode(text, type=protocol.Limits)
 
 
 def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
