@@ -8,6 +8,7 @@ import time
 
 # First of all, to count the imports too.
 _STARTED = time.perf_counter()
+_STARTED_AT = time.time()
 
 import argparse  # noqa: E402
 import os  # noqa: E402
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
 import msgspec  # noqa: E402
 
-from sr_engine import models, protocol, runtimes  # noqa: E402
+from sr_engine import loading, models, protocol, runtimes  # noqa: E402
 from sr_engine.errors import EngineError, UnusableEngine  # noqa: E402
 
 if TYPE_CHECKING:
     from sr_engine.pipeline import Pipeline
+    from sr_engine.tile_budget import TileBudget
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -127,7 +129,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         )
         _leave(EXIT_UNUSABLE)
     while isinstance(request := requests.next(), protocol.Upscale):
-        pipeline.answer(request)
+        pipeline.submit(request)
+    pipeline.finish()
     requests.bye_said.set()
     seconds = time.perf_counter() - _STARTED
     events.emit(protocol.Bye(pictures=pipeline.pictures, failed=pipeline.failed, seconds=seconds))
@@ -168,24 +171,71 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
     Raises:
         UnusableEngine: no picture can be upscaled here.
     """
-    model = models.find(options.model, options.models_folder)
-    weights = models.verify(model, options.models_folder)
-    runtime, reason = runtimes.load(options.runtime, weights, model, runtimes.Options(threads=options.threads))
-    # Only now: these import OpenCV, and `runtimes.load` has made sure that it can be imported.
+    clock = Phases()
+    wanted = runtimes.Options(options.device, options.precision, options.threads, options.cache_folder)
+    loaded = loading.load(loading.Choice(options.model, options.models_folder, options.runtime, wanted), over=clock.end)
+    # Only now: it imports OpenCV, and loading a runtime has made sure that it can be imported.
     from sr_engine.pipeline import Pipeline  # noqa: PLC0415
-    from sr_engine.tiles import Network  # noqa: PLC0415
 
-    pipeline = Pipeline(Network(runtime, model), events.emit, protocol.Limits())
+    runtime = loaded.network.runtime
+    pipeline = Pipeline(
+        loaded.network,
+        events.emit,
+        options.limits,
+        loaded.cutting,
+        lambda: _end_for_memory(loaded.budget, runtime.device, events),
+    )
+    clock.end("pipeline")
     events.emit(
         protocol.Ready(
             runtime=runtime.name,
             device=runtime.device,
             precision=runtime.precision,
             load_seconds=time.perf_counter() - _STARTED,
-            reason=reason,
+            reason=loaded.reason,
+            started_at=_STARTED_AT,
+            phases=clock.seconds,
         )
     )
     return pipeline
+
+
+class Phases:
+    """A stopwatch for the parts of the start.
+
+    Attributes:
+        seconds: by part, in their order; the first is what was imported before this was made.
+    """
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.seconds = {"imports": self._last - _STARTED}
+
+    def end(self, name: str) -> None:
+        """The part called `name` is over."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def _end_for_memory(budget: "TileBudget", device: str, events: Events) -> NoReturn:
+    """The device's memory did not suffice: a fresh process with smaller tiles has to go on."""
+    smaller = budget.shrink()
+    advice = (
+        "a fresh engine goes on with smaller ones"
+        if smaller
+        else "end other programs that use it, or set engine.device to another one"
+    )
+    events.emit(
+        protocol.Failed(
+            id=None,
+            code=protocol.Code.OUT_OF_MEMORY,
+            message=f"the memory of {device} does not hold tiles of {budget.pixels} pixels: {advice}",
+            fault=protocol.Fault.ENVIRONMENT,
+            retryable=smaller,
+        )
+    )
+    _leave(EXIT_UNUSABLE)
 
 
 def _speakable(event: protocol.Failed) -> protocol.Failed:

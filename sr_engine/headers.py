@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from sr_engine import tags
+from sr_engine import boxes, gif, tags
 from sr_engine.errors import PictureError
 from sr_engine.protocol import Code
 
@@ -38,10 +38,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: by content.
-        width, height: pixels as stored, before any EXIF orientation; at least 1.
+        width, height: pixels as stored, before any orientation; at least 1. Of the first page.
         bits: per sample, or per pixel where there is a palette.
         grey: one channel of brightness, besides any alpha.
-        pages: how many pictures of about this size the file holds, all of which become part of the result.
+        alpha: whether it may be transparent.
+        inks: whether it is CMYK; of at least one page.
+        further: width and height of the pages behind the first, all of which become part of the result.
         obstacle: why this sound picture is not handled, one sentence; empty if it is.
     """
 
@@ -50,8 +52,30 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     bits: int = 8
     grey: bool = False
-    pages: int = 1
+    alpha: bool = False
+    inks: bool = False
+    further: tuple[tuple[int, int], ...] = ()
     obstacle: str = ""
+
+    @property
+    def deep(self) -> bool:
+        """Whether the samples have more than 8 bits. BMP's bits are those of a whole pixel."""
+        return self.bits > 8 and self.kind is not Kind.BMP
+
+    @property
+    def pages(self) -> int:
+        """How many pictures the file holds."""
+        return 1 + len(self.further)
+
+    @property
+    def pixels(self) -> int:
+        """Of all pages together."""
+        return self.width * self.height + sum(width * height for width, height in self.further)
+
+    @property
+    def side(self) -> int:
+        """The longest of all pages, in pixels."""
+        return max(self.width, self.height, *(side for page in self.further for side in page))
 
 
 class HeaderError(PictureError):
@@ -60,18 +84,10 @@ class HeaderError(PictureError):
 
 # Signatures of what people drop and is not handled: offset, bytes, name.
 _FOREIGN = (
-    (0, b"GIF8", "a GIF"),
-    (4, b"ftypavi", "an AVIF picture"),
-    (4, b"ftyphei", "a HEIC picture"),
-    (4, b"ftyphev", "a HEIC picture"),
-    (4, b"ftypmif1", "a HEIF picture"),
-    (4, b"ftypmsf1", "a HEIF picture"),
     (4, b"ftypcrx", "a raw photograph (CR3)"),
     (4, b"ftyp", "a video"),
     (0, b"\xff\x0a", "a JPEG XL picture"),
     (4, b"JXL \r\n\x87\n", "a JPEG XL picture"),
-    (4, b"jP  \r\n\x87\n", "a JPEG 2000 picture"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (0, b"8BPS", "a Photoshop document"),
     (0, b"gimp xcf", "a GIMP document"),
     (0, b"v/1\x01", "an OpenEXR picture"),
@@ -90,6 +106,8 @@ _FOREIGN = (
     (8, b"AVI ", "a video"),
     (0, b"<svg", "an SVG drawing"),
 )
+_STILLS = {b"mif1", b"msf1", b"miaf", b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+_FILMS = {b"msf1", b"avis", b"hevc", b"hevx"}
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -105,26 +123,41 @@ def read_header(file: BinaryIO) -> Header:
     start = _read(file, 0, 32)
     if not start:
         raise _damaged("the file is empty: copy the picture again")
-    for offset, signature, name in _FOREIGN:
-        if start.startswith(signature, offset):
-            raise HeaderError(Code.UNSUPPORTED, f"this is {name}, a kind that is not handled: convert it to PNG")
-    if start.startswith(b"\xff\xd8"):
-        header = _read_jpeg(file)
-    elif start.startswith(b"\x89PNG\r\n\x1a\n"):
-        header = _read_png(file)
-    elif start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        header = _read_webp(start)
-    elif start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        header = _read_tiff(file)
-    elif start.startswith(b"BM"):
-        header = _read_bmp(file)
-    elif not start.strip(b"\0"):
-        raise _damaged("the file holds only zeros, as an unfinished copy does: copy the picture again")
-    else:
+    header = _read_known(file, start)
+    if header is None:
+        for offset, signature, name in _FOREIGN:
+            if start.startswith(signature, offset):
+                raise HeaderError(Code.UNSUPPORTED, f"this is {name}, a kind that is not handled: convert it to PNG")
+        if not start.strip(b"\0"):
+            raise _damaged("the file holds only zeros, as an unfinished copy does: copy the picture again")
         raise _damaged("this is not a picture, or its beginning is damaged: copy it again, or remove it")
-    if header.width < 1 or header.height < 1:
-        raise _damaged(f"the header claims {header.width} x {header.height} pixels: copy the picture again")
+    for width, height in ((header.width, header.height), *header.further):
+        if width < 1 or height < 1:
+            raise _damaged(f"the header claims {width} x {height} pixels: copy the picture again")
     return header
+
+
+def _read_known(file: BinaryIO, start: bytes) -> Header | None:  # noqa: PLR0911 - a table in disguise
+    if start.startswith(b"\xff\xd8"):
+        return _read_jpeg(file)
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _read_png(file)
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return _read_webp(start)
+    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        # Raw photographs in a TIFF's structure; CR2 alone says so at once.
+        return None if start[8:11] == b"CR\x02" else _read_tiff(file)
+    if start.startswith(b"BM"):
+        return _read_bmp(file)
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return _read_gif(file)
+    if start.startswith(b"\xff\x4f\xff\x51") or start[4:12] == b"jP  \r\n\x87\n":
+        return _read_jpeg2000(file)
+    if start[4:8] == b"ftyp" and len(start) < 12:
+        raise _damaged("the file ends inside its first box: copy the picture again")
+    if start[4:8] == b"ftyp" and _STILLS.intersection(brands := boxes.read_brands(file)):
+        return _read_heif(file, brands)
+    return None
 
 
 def _read_jpeg(file: BinaryIO) -> Header:
@@ -145,7 +178,8 @@ def _read_jpeg(file: BinaryIO) -> Header:
                 height=height,
                 bits=bits,
                 grey=part[9] == 1,
-                obstacle=_too_deep(bits) if bits != 8 else _channels("JPEG", part[9], (1, 3, 4)),
+                inks=part[9] == 4,
+                obstacle=_odd_depth("JPEG", bits) if bits != 8 else _channels("JPEG", part[9], (1, 3, 4)),
             )
         if marker in (0xD9, 0xDA):
             break
@@ -157,7 +191,7 @@ def _read_png(file: BinaryIO) -> Header:
     length, name, width, height, bits, color = struct.unpack(">I4sIIBB", _exactly(file, 8, 18))
     if name != b"IHDR" or length != 13 or bits not in (1, 2, 4, 8, 16) or color not in (0, 2, 3, 4, 6):
         raise _damaged("the PNG's header is damaged: copy the picture again")
-    obstacle = _too_deep(bits) if bits > 8 else ""
+    alpha, obstacle = color in (4, 6), ""
     position = 33
     for _ in range(_MAX_PARTS):
         # A file cut off behind IHDR still has a size; whether it is whole is for the decoder to say.
@@ -165,9 +199,12 @@ def _read_png(file: BinaryIO) -> Header:
         if len(part) < 12 or part[4:8] in (b"IDAT", b"IEND"):
             break
         if part[4:8] == b"acTL" and int.from_bytes(part[8:12]) != 1:
-            obstacle = _animated("PNG")
+            obstacle = animated("PNG")
+        alpha = alpha or part[4:8] == b"tRNS"
         position += 12 + int.from_bytes(part[:4])
-    return Header(kind=Kind.PNG, width=width, height=height, bits=bits, grey=color in (0, 4), obstacle=obstacle)
+    return Header(
+        kind=Kind.PNG, width=width, height=height, bits=bits, grey=color in (0, 4), alpha=alpha, obstacle=obstacle
+    )
 
 
 def _read_webp(start: bytes) -> Header:
@@ -177,13 +214,19 @@ def _read_webp(start: bytes) -> Header:
         return Header(kind=Kind.WEBP, width=width & 0x3FFF, height=height & 0x3FFF)
     if len(start) >= 25 and name == b"VP8L" and flags == b"\x2f":
         sides = int.from_bytes(start[21:25], "little")
-        return Header(kind=Kind.WEBP, width=(sides & 0x3FFF) + 1, height=(sides >> 14 & 0x3FFF) + 1)
+        return Header(
+            kind=Kind.WEBP,
+            width=(sides & 0x3FFF) + 1,
+            height=(sides >> 14 & 0x3FFF) + 1,
+            alpha=bool(sides >> 28 & 1),
+        )
     if len(start) >= 30 and name == b"VP8X":
         return Header(
             kind=Kind.WEBP,
             width=int.from_bytes(start[24:27], "little") + 1,
             height=int.from_bytes(start[27:30], "little") + 1,
-            obstacle=_animated("WebP") if flags[0] & 2 else "",
+            alpha=bool(flags[0] & 0x10),
+            obstacle=animated("WebP") if flags[0] & 2 else "",
         )
     raise _damaged("the WebP's header is damaged or cut off: copy the picture again")
 
@@ -191,41 +234,46 @@ def _read_webp(start: bytes) -> Header:
 def _read_tiff(file: BinaryIO) -> Header:
     try:
         reader = tags.TagReader(file)
-        pages = reader.directories()
-        page = next(pages, None)
-        if page is None:
-            raise tags.TagError("it has no page")
-        more = sum(1 for other in pages if not reader.integer(other, tags.NEW_SUBFILE_TYPE, 0) & 1)
-        bits = reader.integers(page, tags.BITS_PER_SAMPLE) or (1,)
+        pages = reader.pages()
+        obstacles = (_tiff_obstacle(reader, page) for page in pages)
+        meanings = {reader.integer(page, tags.PHOTOMETRIC, 1) for page in pages}
+        sides = [(reader.integer(page, tags.WIDTH, 0), reader.integer(page, tags.HEIGHT, 0)) for page in pages]
         return Header(
             kind=Kind.TIFF,
-            width=reader.integer(page, tags.WIDTH, 0),
-            height=reader.integer(page, tags.HEIGHT, 0),
-            bits=max(bits),
-            grey=reader.integer(page, tags.PHOTOMETRIC, 1) in (0, 1),
-            obstacle=_multi_page(more + 1) if more else _tiff_obstacle(reader, page, bits),
+            width=sides[0][0],
+            height=sides[0][1],
+            bits=max(max(reader.integers(page, tags.BITS_PER_SAMPLE), default=1) for page in pages),
+            grey=meanings <= {0, 1},
+            inks=5 in meanings,
+            alpha=any(tags.EXTRA_SAMPLES in page.entries for page in pages),
+            further=tuple(sides[1:]),
+            obstacle=next(filter(None, obstacles), ""),
         )
     except tags.TagError as error:
         raise _damaged(f"the TIFF is damaged or cut off ({error}): copy the picture again") from error
 
 
-def _tiff_obstacle(reader: tags.TagReader, page: tags.Directory, bits: tuple[int, ...]) -> str:
+def _tiff_obstacle(reader: tags.TagReader, page: tags.Directory) -> str:
+    bits = reader.integers(page, tags.BITS_PER_SAMPLE) or (1,)
     samples = reader.integer(page, tags.SAMPLES_PER_PIXEL, 1)
     meaning = reader.integer(page, tags.PHOTOMETRIC, 1)
     preview = reader.integer(page, tags.NEW_SUBFILE_TYPE, 0) & 1
     if preview or tags.DNG_VERSION in page.entries:
         return "this is a raw photograph, which is not handled: develop it to TIFF, PNG or JPEG"
     if set(reader.integers(page, tags.SAMPLE_FORMAT)) - {1, 4}:
-        return "TIFFs of floating-point or signed numbers are not handled yet: convert it to 8 bits"
-    if max(bits) > 8:
-        return _too_deep(max(bits))
+        return "TIFFs of floating-point or signed numbers are not handled: convert it to 16 bits"
     # By photometric interpretation: grey (two ways), RGB, palette, CMYK, YCbCr.
-    allowed = {0: (1,), 1: (1,), 2: (3, 4), 3: (1,), 5: (4,), 6: (3,)}
+    second = (1, 2) if tags.EXTRA_SAMPLES in page.entries else (1,)
+    allowed = {0: (1,), 1: second, 2: (3, 4), 3: (1,), 5: (4,), 6: (3,)}
     if meaning not in allowed:
         return f"TIFFs of photometric interpretation {meaning} are not handled: convert it to RGB"
-    depths = {0: {1, 8}, 1: {1, 8}, 3: {1, 4, 8}}.get(meaning, {8})
-    if not set(bits) <= depths:
+    depths = {0: {1, 8, 16}, 1: {1, 8, 16}, 2: {8, 16}, 3: {1, 4, 8}}.get(meaning, {8})
+    if samples == 2:
+        depths = {8}
+    if len(set(bits)) > 1 or bits[0] not in depths:
         return f"TIFFs with {max(bits)} bits per sample of this kind are not handled: convert it to 8 bits"
+    if bits[0] == 16 and samples > 1 and reader.integer(page, tags.PLANAR_CONFIGURATION, 1) != 1:
+        return "16-bit TIFFs whose channels are stored apart are not handled: save it with interleaved channels"
     return _channels("TIFF", samples, allowed[meaning])
 
 
@@ -243,19 +291,86 @@ def _read_bmp(file: BinaryIO) -> Header:
     if size == 16 or bits not in (1, 4, 8, 24, 32) or packing not in (0, 1, 2, 3, 6):
         obstacle = f"BMPs with {bits} bits per pixel (packing {packing}) are not handled: convert it to PNG"
     # A negative height means that the rows run from top to bottom.
-    return Header(kind=Kind.BMP, width=width, height=abs(height), bits=bits, obstacle=obstacle)
+    return Header(
+        kind=Kind.BMP, width=width, height=abs(height), bits=bits, alpha=bits == 32 and size > 16, obstacle=obstacle
+    )
 
 
-def _too_deep(bits: int) -> str:
-    return f"{bits}-bit pictures are not handled yet: convert it to 8 bits per channel"
+def _read_gif(file: BinaryIO) -> Header:
+    try:
+        # How far a second picture lies is unbounded; one beyond this is found when the whole file is examined.
+        found = gif.read_gif(file, _MAX_PARTS)
+    except struct.error as error:
+        raise _damaged("the GIF's header is cut off: copy the picture again") from error
+    return Header(
+        kind=Kind.GIF,
+        width=found.width,
+        height=found.height,
+        grey=found.grey,
+        alpha=found.alpha,
+        obstacle=animated("GIF") if found.pictures > 1 else "",
+    )
 
 
-def _animated(kind: str) -> str:
+def _read_jpeg2000(file: BinaryIO) -> Header:
+    try:
+        found = boxes.read_codestream(file)
+    except boxes.BoxError as error:
+        raise _damaged(f"the JPEG 2000 picture is damaged or cut off ({error}): copy the picture again") from error
+    channels = len(found.components)
+    bits = max((depth for depth, *_ in found.components), default=0)
+    obstacle = _channels("JPEG 2000", channels, (1, 2, 3, 4))
+    if found.palette or found.space not in (0, 16, 17, 18) or found.icc[16:20] == b"CMYK":
+        obstacle = (
+            "JPEG 2000 pictures of palettes, or of colours other than grey and RGB, are not handled: convert it to PNG"
+        )
+    elif len(set(found.components)) > 1 or any(part[1:] != (False, 1, 1) for part in found.components):
+        obstacle = "JPEG 2000 pictures of signed or unlike channels are not handled: convert it to PNG"
+    elif not 8 <= bits <= (8 if channels == 2 else 16):
+        obstacle = _odd_depth("JPEG 2000", bits)
+    return Header(
+        kind=Kind.JPEG2000,
+        width=found.width,
+        height=found.height,
+        bits=bits,
+        grey=channels < 3,
+        alpha=channels in (2, 4),
+        obstacle=obstacle,
+    )
+
+
+def _read_heif(file: BinaryIO, brands: list[bytes]) -> Header:
+    try:
+        found = boxes.read_still(file)
+    except boxes.BoxError as error:
+        if brands[0] in _FILMS:  # those need not have a still picture
+            raise HeaderError(Code.UNSUPPORTED, animated("AVIF or HEIC")) from error
+        raise _damaged(f"the AVIF or HEIC picture is damaged or cut off ({error}): copy the picture again") from error
+    kinds = {b"av01": Kind.AVIF, b"hvc1": Kind.HEIC}
+    if found.codec not in kinds:
+        name = found.codec.decode("ascii", "replace")
+        raise HeaderError(
+            Code.UNSUPPORTED, f"this is a HEIF picture of the kind {name!r}, which is not handled: convert it to PNG"
+        )
+    kind = kinds[found.codec]
+    return Header(
+        kind=kind,
+        width=found.width,
+        height=found.height,
+        bits=found.bits,
+        grey=found.grey,
+        alpha=found.alpha,
+        obstacle=animated(kind.upper()) if brands[0] in _FILMS else "",
+    )
+
+
+def _odd_depth(kind: str, bits: int) -> str:
+    return f"{bits}-bit {kind} pictures of this kind are not handled: convert it to 8 bits per channel"
+
+
+def animated(kind: str) -> str:
+    """The obstacle of more than one frame."""
     return f"animated {kind} pictures are not handled: save the frame you want as a still picture"
-
-
-def _multi_page(pages: int) -> str:
-    return f"TIFFs of several pages ({pages} here) are not handled: save each page as a file of its own"
 
 
 def _channels(kind: str, found: int, allowed: tuple[int, ...]) -> str:

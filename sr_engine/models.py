@@ -26,6 +26,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         color: order of the channels at input and output.
         value_range: the network works on values 0 .. value_range.
         halo: receptive field beyond a pixel, in input pixels.
+        features: channels of the widest layer; tells how much memory a tile takes.
         licence: SPDX identifier.
         card: the model card beside the manifest.
     """
@@ -37,6 +38,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     color: Literal["rgb", "bgr"]
     value_range: Annotated[float, msgspec.Meta(gt=0)]
     halo: Annotated[int, msgspec.Meta(ge=0)]
+    features: Annotated[int, msgspec.Meta(ge=1)] = 64
     licence: str
     card: str = ""
 

@@ -1,26 +1,29 @@
-"""From requests to results: read, decode, enlarge, encode, store; one picture after the other.
+"""From requests to results: decode, enlarge, encode and store, for several pictures at a time.
 
-Every step takes what the one before it made and touches nothing else, so that steps of neighbouring pictures can
-overlap. Whatever a picture does, it becomes that picture's `failed` event and never stops the batch.
+Each step has threads of its own, so that the device never waits for a file: while tiles of some pictures run, the
+next ones are decoded and finished ones encoded. What is in memory at a time is bounded by `Room`, whatever the length
+of the batch. Whatever a picture does, it becomes that picture's `failed` event and never stops the batch.
 """
 
-import errno
 import hashlib
-import io
 import os
-import stat
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import cv2
 
 from sr_engine.decoding import decode
 from sr_engine.encoding import encode
-from sr_engine.errors import EngineError, EnvironmentFault, PictureError
-from sr_engine.headers import read_header
-from sr_engine.limits import check
+from sr_engine.errors import EngineError, PictureError
+from sr_engine.files import Source, store
+from sr_engine.limits import check, expected_memory_bytes
+from sr_engine.machine import processors
+from sr_engine.network import Network
 from sr_engine.protocol import (
     Code,
     Done,
@@ -34,147 +37,228 @@ from sr_engine.protocol import (
     decode_path,
     encode_path,
 )
-from sr_engine.tiles import Network, enlarge
+from sr_engine.queues import Room, TileQueue
+from sr_engine.runtimes import OutOfDeviceMemory
+from sr_engine.tiles import Cutting, Enlargement, Job
 
-# OpenCV takes buffers of less than 2^31 bytes; 200 megapixels of 8-bit RGBA are 0.8 GB.
-MAX_SOURCE_BYTES = (1 << 31) - 1
+_DECODERS = 2
+# What pictures beyond the first may take together: enough for the device never to wait, and no more.
+_ROOM_BYTES = 1 << 31
 _INSUFFICIENT_MEMORY = -4
-# Windows translates line ends unless told not to; the other flags exist on POSIX only. Without O_NONBLOCK the
-# opening of a named pipe waits for its writer, for ever if need be.
-_READ = (
-    os.O_RDONLY
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-)
-_CREATE = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-)
+
+
+@dataclass(eq=False)
+class Work:
+    """One picture on its way.
+
+    Attributes:
+        request: what was asked for.
+        source_sha256: of the bytes that were read; empty before.
+        reserved_bytes: what it was given of the room.
+        pages: its pictures, being enlarged.
+        total: tiles that go through the network.
+        done: those that went.
+        answered: `done` or `failed` was told.
+        seconds: by step.
+    """
+
+    request: Upscale
+    source_sha256: str = ""
+    reserved_bytes: int = 0
+    pages: list[Enlargement] = field(default_factory=list)
+    total: int = 0
+    done: int = 0
+    answered: bool = False
+    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "upscale": 0.0, "encode": 0.0})
 
 
 class Pipeline:
-    """Answers `upscale` requests with events.
+    """Answers `upscale` requests with events, in the order in which they get done.
 
     Attributes:
         pictures: requests answered so far.
         failed: those answered by `failed`.
     """
 
-    def __init__(self, network: Network, emit: Callable[[Event], None], limits: Limits) -> None:
+    def __init__(
+        self,
+        network: Network,
+        emit: Callable[[Event], None],
+        limits: Limits,
+        cutting: Cutting,
+        on_shortage: Callable[[], None],
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            network: what enlarges.
+            emit: takes events, from any thread.
+            limits: what is refused.
+            cutting: how pictures are cut.
+            on_shortage: called once, from a thread, when the device's memory does not suffice; all that could be
+                finished without the device is then done.
+        """
         self.pictures = 0
         self.failed = 0
         self._network = network
         self._emit = emit
         self._limits = limits
+        self._cutting = cutting
+        self._on_shortage = on_shortage
+        self._lock = threading.Lock()
+        streams = network.runtime.streams
+        encoders = processors()
+        self._room = Room(_ROOM_BYTES, pictures=_DECODERS + streams * network.runtime.batch + encoders + 1)
+        self._tiles: TileQueue[Work, Job] = TileQueue()
+        self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
+        self._encoders = ThreadPoolExecutor(encoders, "encoder")
+        self._streams = [
+            threading.Thread(target=self._enlarge, name=f"stream-{number}", daemon=True) for number in range(streams)
+        ]
+        for thread in self._streams:
+            thread.start()
         if "OPENCV_LOG_LEVEL" not in os.environ:
             # Its complaints about a damaged picture reach the user in our own words.
             cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-    def answer(self, request: Upscale) -> None:
-        """Upscale one picture: `started`, then `progress`, and at last `done` or `failed`."""
-        self.pictures += 1
-        source_sha256 = ""
+    def submit(self, request: Upscale) -> None:
+        """Take a picture on: `started`, then `progress`, and at last `done` or `failed`. Waits while many are."""
+        self._room.enter()
+        self._decoders.submit(self._decode, Work(request))
+
+    def finish(self) -> None:
+        """Wait until all are answered. The device is let go as soon as its last tile is done."""
+        self._decoders.shutdown()
+        self._tiles.close()
+        for thread in self._streams:
+            thread.join()
+        self._network.close()
+        self._encoders.shutdown()
+
+    # The steps, each in threads of its own
+
+    def _decode(self, work: Work) -> None:
+        request = work.request
         # before the reading, which may take long: the watcher has to know whom it is waiting for
         self._emit(Started(id=request.id, width=0, height=0))
         try:
+            with Source(decode_path(request.source)) as source:
+                data = self._read(source, work)
             begun = time.perf_counter()
-            data = read_source(decode_path(request.source))
-            source_sha256 = hashlib.sha256(data).hexdigest()
-            self._emit(self._upscale(request, data, source_sha256, begun))
+            pages = decode(data)
+            del data
+            scale = self._network.model.scale
+            idle = self._tiles.idle()
+            cutting = self._cutting._replace(at_least=len(self._streams)) if idle else self._cutting
+            work.pages = [Enlargement(page, scale, cutting) for page in pages]
+            jobs = [job for page in work.pages for job in page.jobs]
+            work.total = len(jobs)
+            work.seconds["decode"] = time.perf_counter() - begun
+            self._tiles.add(work, jobs)
         except Exception as error:
-            self.failed += 1
-            self._emit(_failure(request.id, error, source_sha256))
+            self._fail(work, error)
 
-    def _upscale(self, request: Upscale, data: bytes, source_sha256: str, begun: float) -> Done:
-        header = read_header(io.BytesIO(data))
-        self._emit(Started(id=request.id, width=header.width, height=header.height))
-        check(header, self._limits, request.output, scale=self._network.model.scale)
-        (picture,) = decode(data)
-        del data
-        decoded = time.perf_counter()
-        result = enlarge(
-            picture,
-            self._network,
-            report=lambda done, total: self._emit(Progress(id=request.id, done=done, total=total)),
-        )
-        upscaled = time.perf_counter()
-        packed, extension, note = encode([result], request.output)
-        target = decode_path(request.target) + extension
-        store(packed, target)
-        return Done(
-            id=request.id,
-            target=encode_path(target),
-            source_sha256=source_sha256,
-            result_sha256=hashlib.sha256(packed).hexdigest(),
-            result_bytes=len(packed),
-            width=result.width,
-            height=result.height,
-            decode_seconds=decoded - begun,
-            upscale_seconds=upscaled - decoded,
-            encode_seconds=time.perf_counter() - upscaled,
-            peak_memory_bytes=peak_memory_bytes(),
-            note=note,
-        )
-
-
-def read_source(path: str) -> bytes:
-    """All bytes of a regular file, read once.
-
-    Raises:
-        EnvironmentFault: UNREADABLE; vanished, forbidden, a link, a folder, a device, a read error.
-        PictureError: TOO_LARGE.
-    """
-    try:
-        descriptor = os.open(path, _READ)
+    def _read(self, source: Source, work: Work) -> bytes:
+        scale = self._network.model.scale
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise EnvironmentFault(Code.UNREADABLE, "it is not a regular file")
-            if status.st_size > MAX_SOURCE_BYTES:
-                raise PictureError(
-                    Code.TOO_LARGE, f"a file of {status.st_size / 1e9:.1f} GB is too large: cut it in parts"
-                )
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        # O_NOFOLLOW answers ELOOP, or EMLINK on FreeBSD.
-        linked = error.errno in (errno.ELOOP, errno.EMLINK)
-        reason = "it is a symbolic link" if linked else error.strerror
-        raise EnvironmentFault(Code.UNREADABLE, f"it cannot be read: {reason}") from error
+            header = source.header()
+            check(header, source.size, self._limits, work.request.output, scale=scale)
+        except PictureError:
+            work.source_sha256 = source.sha256()
+            raise
+        self._room.take(needed := expected_memory_bytes(header, source.size, scale=scale))
+        work.reserved_bytes = needed
+        data = source.read()
+        work.source_sha256 = hashlib.sha256(data).hexdigest()
+        self._emit(Started(id=work.request.id, width=header.width, height=header.height))
+        return data
 
+    def _enlarge(self) -> None:
+        while batch := self._tiles.take(self._network.runtime.batch):
+            begun = time.perf_counter()
+            try:
+                self._run(batch)
+            except OutOfDeviceMemory as error:
+                sys.stderr.write(f"the device's memory does not suffice: {error}\n")
+                if self._tiles.abandon():  # only the first stream to notice
+                    self._give_up()
+                return
+            except Exception as error:
+                if len(batch) > 1:
+                    self._tiles.return_singly(batch)
+                else:
+                    self._tiles.drop(batch[0][0])
+                    self._fail(batch[0][0], error)
+                continue
+            self._count(batch, time.perf_counter() - begun)
 
-def store(data: bytes, path: str) -> None:
-    """Write a new file and sync it to disk; on failure nothing of it stays.
+    def _give_up(self) -> None:
+        for thread in self._streams:
+            if thread is not threading.current_thread():
+                thread.join()
+        self._encoders.shutdown()
+        self._on_shortage()
 
-    Raises:
-        EnvironmentFault: UNWRITABLE; the disk is full, the folder gone, the name taken, a write error.
-    """
-    try:
-        descriptor = os.open(path, _CREATE, 0o666)
-    except OSError as error:
-        raise _unwritable(error) from error
-    try:
-        with open(descriptor, "wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-            os.fsync(descriptor)
-    except BaseException as error:
+    def _run(self, batch: Sequence[tuple[Work, Job]]) -> None:
+        results = self._network([job.piece() for _, job in batch])
+        for (_, job), result in zip(batch, results, strict=True):
+            job.finish(result)
+
+    def _count(self, batch: Sequence[tuple[Work, Job]], seconds: float) -> None:
+        for work, _ in batch:
+            with self._lock:
+                work.done += 1
+                work.seconds["upscale"] += seconds / len(batch)
+                done = work.done
+            self._emit(Progress(id=work.request.id, done=done, total=work.total))
+            if done == work.total:
+                self._encoders.submit(self._encode, work)
+
+    def _encode(self, work: Work) -> None:
         try:
-            os.unlink(path)
-        except OSError as leftover:
-            sys.stderr.write(f"cannot remove the unfinished result: {leftover.strerror}\n")
-        if isinstance(error, OSError):
-            raise _unwritable(error) from error
-        raise
+            begun = time.perf_counter()
+            pages = [page.finish() for page in work.pages]
+            work.pages.clear()
+            width, height = pages[0].width, pages[0].height
+            data, extension, note = encode(pages, work.request.output)
+            pages.clear()
+            target = decode_path(work.request.target) + extension
+            store(data, target)
+            work.seconds["encode"] = time.perf_counter() - begun
+            done = Done(
+                id=work.request.id,
+                target=encode_path(target),
+                source_sha256=work.source_sha256,
+                result_sha256=hashlib.sha256(data).hexdigest(),
+                result_bytes=len(data),
+                width=width,
+                height=height,
+                decode_seconds=work.seconds["decode"],
+                upscale_seconds=work.seconds["upscale"],
+                encode_seconds=work.seconds["encode"],
+                peak_memory_bytes=peak_memory_bytes(),
+                note=note,
+            )
+        except Exception as error:
+            self._fail(work, error)
+        else:
+            self._leave(work, done)
+
+    # The ends
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        self._leave(work, _failure(work.request.id, error, work.source_sha256))
+
+    def _leave(self, work: Work, answer: Done | Failed) -> None:
+        with self._lock:
+            if work.answered:  # two of its tiles failed at the same time
+                return
+            work.answered = True
+            self.pictures += 1
+            self.failed += isinstance(answer, Failed)
+        work.pages.clear()
+        self._emit(answer)
+        self._room.leave(work.reserved_bytes)
 
 
 def peak_memory_bytes() -> int:
@@ -185,10 +269,6 @@ def peak_memory_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _unwritable(error: OSError) -> EnvironmentFault:
-    return EnvironmentFault(Code.UNWRITABLE, f"the result cannot be staged: {error.strerror}")
 
 
 def _failure(number: int, error: Exception, source_sha256: str) -> Failed:

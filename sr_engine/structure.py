@@ -1,4 +1,4 @@
-"""Whether a picture's file is whole, and what lies in it beside the pixels: EXIF, ICC, a transparent grey.
+"""Whether a picture's file is whole, and what lies in it beside the pixels: EXIF, ICC, XMP, a transparent grey.
 
 OpenCV's decoders refuse most files that were cut off, but not all of them in all ways of reading, and they take
 a file whose end was never written (zeros, as preallocating copiers leave it) for a picture with a grey or black
@@ -15,16 +15,17 @@ import zlib
 
 import msgspec
 
-from sr_engine import tags
+from sr_engine import boxes, gif, tags
 from sr_engine.errors import PictureError
-from sr_engine.headers import Header, Kind
+from sr_engine.headers import Header, Kind, animated, read_header
 from sr_engine.protocol import Code
 
 # In JPEG's scan data 0xFF is followed by 0 (stuffing), a restart marker or more fill; anything else ends the scan.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _EXIF = b"Exif\0\0"
 _ICC = b"ICC_PROFILE\0"
-_MAX_ICC_BYTES = 4 << 20
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_MAX_METADATA_BYTES = 4 << 20  # of each part; more is left out
 # Compressed pixels never end in this many zeros; a file that a copier preallocated and did not finish does.
 _UNWRITTEN = bytes(64)
 _UNCOMPRESSED_TIFF = (1, 32773)  # none, PackBits: zeros are pixels there
@@ -34,41 +35,50 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
     """What lies in a whole file beside the pixels.
 
     Attributes:
-        orientation: EXIF's, 1 .. 8, still to be applied.
+        orientation: as EXIF's, 1 .. 8, still to be applied.
         icc: the colour profile as it was embedded, or empty.
-        transparent_grey: the 8-bit grey that a PNG declares to be transparent, or None.
+        exif: a TIFF structure as it was embedded, or empty.
+        xmp: as it was embedded, or empty.
+        transparent_grey: the level, of 8 or 16 bits, that a PNG declares to be transparent, or None.
     """
 
     orientation: int = 1
     icc: bytes = b""
+    exif: bytes = b""
+    xmp: bytes = b""
     transparent_grey: int | None = None
 
 
-def examine(data: bytes, header: Header) -> Structure:
-    """Walk a picture's structure to its end.
+def examine(data: bytes, header: Header) -> list[Structure]:
+    """Walk a picture's structure to its end; what was found is told for each page.
 
     Args:
         data: the whole file.
         header: what `read_header` said of it.
 
     Raises:
-        PictureError: UNDECODABLE, the file is cut off or damaged.
+        PictureError: UNDECODABLE, the file is cut off or damaged; UNSUPPORTED, it moves.
     """
+    if header.kind is Kind.TIFF:
+        return _walk_tiff(data)
     walk = {
         Kind.JPEG: _walk_jpeg,
         Kind.PNG: _walk_png,
         Kind.WEBP: _walk_webp,
-        Kind.TIFF: _walk_tiff,
         Kind.BMP: _walk_bmp,
+        Kind.AVIF: _walk_heif,
+        Kind.HEIC: _walk_heif,
+        Kind.JPEG2000: _walk_jpeg2000,
+        Kind.GIF: _walk_gif,
     }
     try:
-        return walk[header.kind](data, header)
-    except (struct.error, IndexError) as error:
+        return [walk[header.kind](data, header)]
+    except (struct.error, IndexError, boxes.BoxError) as error:
         raise _cut_off(header.kind) from error
 
 
 def _walk_jpeg(data: bytes, header: Header) -> Structure:
-    exif = b""
+    exif = xmp = b""
     profile: dict[int, bytes] = {}
     position, scans = 2, 0
     while True:
@@ -89,19 +99,19 @@ def _walk_jpeg(data: bytes, header: Header) -> Structure:
             raise _cut_off(header.kind)
         if marker == 0xE1 and body.startswith(_EXIF) and not exif:
             exif = body[len(_EXIF) :]
+        elif marker == 0xE1 and body.startswith(_XMP) and not xmp:
+            xmp = body[len(_XMP) :]
         elif marker == 0xE2 and body.startswith(_ICC):
             profile[body[len(_ICC)]] = body[len(_ICC) + 2 :]
         scans += marker == 0xDA
         position += length
     if not scans:
         raise _damaged("the JPEG ends before its pixels begin: copy the picture again")
-    return Structure(
-        orientation=_orientation(exif), icc=_checked_icc(b"".join(profile[key] for key in sorted(profile)))
-    )
+    return _found(exif, b"".join(profile[key] for key in sorted(profile)), xmp)
 
 
 def _walk_png(data: bytes, header: Header) -> Structure:
-    exif = icc = b""
+    exif = icc = xmp = b""
     transparent = None
     position, pixels = 8, 0
     while True:
@@ -114,20 +124,45 @@ def _walk_png(data: bytes, header: Header) -> Structure:
         if name == b"IEND":
             break
         if name == b"eXIf":
-            exif = body
+            exif = body.removeprefix(_EXIF)
         elif name == b"iCCP":
             icc = _inflate(body.partition(b"\0")[2][1:])
+        elif name in (b"iTXt", b"zTXt"):
+            keyword, text = _png_text(name, body)
+            if keyword == b"XML:com.adobe.xmp":
+                xmp = text
+            elif keyword == b"Raw profile type xmp":
+                xmp = xmp or _unhex(text)
+            elif keyword in (b"Raw profile type exif", b"Raw profile type APP1"):
+                exif = exif or _unhex(text).removeprefix(_EXIF)
         elif name == b"tRNS" and header.grey and length == 2:
             # Shallow greys are spread over 0 .. 255 when decoded; 255 is divisible by 1, 3 and 15.
             levels = (1 << header.bits) - 1
-            transparent = (int.from_bytes(body) & levels) * (255 // levels)
+            transparent = (int.from_bytes(body) & levels) * max(1, 255 // levels)
     if not pixels:
         raise _damaged("the PNG has no pixels: copy the picture again")
-    return Structure(orientation=_orientation(exif), icc=_checked_icc(icc), transparent_grey=transparent)
+    return _found(exif, icc, xmp, transparent)
+
+
+def _png_text(name: bytes, body: bytes) -> tuple[bytes, bytes]:
+    keyword, _, rest = body.partition(b"\0")
+    if name == b"zTXt":
+        return keyword, _inflate(rest[1:])
+    text = rest[2:].split(b"\0", 2)[-1]
+    return keyword, _inflate(text) if rest[:1] == b"\1" else text
+
+
+def _unhex(text: bytes) -> bytes:
+    """Undo ImageMagick's way of keeping binary metadata in a text: a name, a length, hexadecimal digits."""
+    try:
+        found = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
+    except ValueError:
+        return b""
+    return found.removeprefix(_XMP)
 
 
 def _walk_webp(data: bytes, header: Header) -> Structure:
-    exif = icc = b""
+    exif = icc = xmp = b""
     (size,) = struct.unpack_from("<I", data, 4)
     end = 8 + size
     if end > len(data):
@@ -141,48 +176,58 @@ def _walk_webp(data: bytes, header: Header) -> Structure:
             raise _cut_off(header.kind)
         if name in (b"VP8 ", b"VP8L"):
             pixels += 1
+            inner = read_header(io.BytesIO(b"RIFF\0\0\0\0WEBP" + data[position : position + 32]))
+            if (inner.width, inner.height) != (header.width, header.height):
+                raise _damaged("the WebP holds other pixels than its header claims: copy the picture again")
         elif name == b"ICCP":
             icc = body
         elif name == b"EXIF":
             exif = body.removeprefix(_EXIF)
+        elif name == b"XMP ":
+            xmp = body
         position += 8 + length + length % 2
     if not pixels:
         raise _damaged("the WebP has no pixels: copy the picture again")
-    return Structure(orientation=_orientation(exif), icc=_checked_icc(icc))
+    return _found(exif, icc, xmp)
 
 
-def _walk_tiff(data: bytes, header: Header) -> Structure:
+def _walk_tiff(data: bytes) -> list[Structure]:
     try:
         reader = tags.TagReader(io.BytesIO(data))
-        page = reader.directory(reader.first)
-        tiled = tags.TILE_OFFSETS in page.entries
-        offsets, counts = (
-            reader.integers(page, tag, limit=len(data))
-            for tag in (
-                (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS) if tiled else (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
-            )
-        )
-        packing = reader.integer(page, tags.COMPRESSION, 1)
+        return [_walk_page(data, reader, page) for page in reader.pages()]
     except tags.TagError as error:
         raise _damaged(f"the TIFF is damaged or cut off ({error}): copy the picture again") from error
+
+
+def _walk_page(data: bytes, reader: tags.TagReader, page: tags.Directory) -> Structure:
+    tiled = tags.TILE_OFFSETS in page.entries
+    offsets, counts = (
+        reader.integers(page, tag, limit=len(data))
+        for tag in (
+            (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS) if tiled else (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
+        )
+    )
     if not offsets:
         raise _damaged("the TIFF has no pixels: copy the picture again")
     # One strip may lack its count; the decoder then reads to the end of the file.
     ends = [offset + count for offset, count in zip(offsets, counts, strict=False)] or [max(offsets) + 1]
     if max(ends) > len(data):
-        raise _cut_off(header.kind)
-    if counts and packing not in _UNCOMPRESSED_TIFF:
+        raise _cut_off(Kind.TIFF)
+    if counts and reader.integer(page, tags.COMPRESSION, 1) not in _UNCOMPRESSED_TIFF:
         last = max(range(len(ends)), key=ends.__getitem__)
-        _refuse_unwritten(data[offsets[last] : ends[last]], header.kind)
-    # OpenCV applies a TIFF's own orientation while it decodes.
-    return Structure(icc=_checked_icc(_tiff_icc(reader, page)))
-
-
-def _tiff_icc(reader: tags.TagReader, page: tags.Directory) -> bytes:
+        _refuse_unwritten(data[offsets[last] : ends[last]], Kind.TIFF)
+    parts = {}
+    for tag in (tags.ICC_PROFILE, tags.XMP):
+        try:
+            parts[tag] = bytes(reader.integers(page, tag, limit=_MAX_METADATA_BYTES))
+        except (tags.TagError, ValueError):
+            parts[tag] = b""
+    found = _found(tags.exif_of(reader, page, _MAX_METADATA_BYTES), parts[tags.ICC_PROFILE], parts[tags.XMP])
     try:
-        return bytes(reader.integers(page, tags.ICC_PROFILE, limit=_MAX_ICC_BYTES))
-    except (tags.TagError, ValueError):
-        return b""
+        turned = reader.integer(page, tags.ORIENTATION, 1)
+    except tags.TagError:
+        turned = 1
+    return msgspec.structs.replace(found, orientation=turned if 1 <= turned <= 8 else 1)
 
 
 def _walk_bmp(data: bytes, header: Header) -> Structure:
@@ -194,27 +239,94 @@ def _walk_bmp(data: bytes, header: Header) -> Structure:
     return Structure()
 
 
-def _orientation(exif: bytes) -> int:
-    """EXIF's orientation; damaged or missing EXIF means 1, upright: it is no reason to refuse the pixels."""
+def _walk_gif(data: bytes, header: Header) -> Structure:
+    found = gif.read_gif(io.BytesIO(data), len(data))
+    if found.pictures > 1:
+        raise PictureError(Code.UNSUPPORTED, animated("GIF"))
+    if not found.complete or not found.pictures:
+        raise _cut_off(header.kind)
+    return Structure()
+
+
+def _walk_heif(data: bytes, header: Header) -> Structure:
+    file = io.BytesIO(data)
+    for box in boxes.outer_boxes(file):
+        if box.end > len(data):
+            raise _cut_off(header.kind)
+    still = boxes.read_still(file)
+    coded = [extent for item in still.items.values() for extent in item.extents]
+    if any(start + size > len(data) for start, size in coded):
+        raise _cut_off(header.kind)
+    for item in still.items.values():
+        for start, size in item.extents[-1:] if item.type in (b"av01", b"hvc1") else ():
+            _refuse_unwritten(data[start : start + size or len(data)], header.kind)
+    exif = xmp = b""
+    for item in (still.items[number] for number in still.about if number in still.items):
+        if sum(size for _, size in item.extents) > _MAX_METADATA_BYTES:
+            continue
+        body = b"".join(data[start : start + size] for start, size in item.extents)
+        if item.type == b"Exif" and not exif:
+            exif = body[4 + int.from_bytes(body[:4]) :]
+        elif item.type == b"mime" and item.content_type == b"application/rdf+xml" and not xmp:
+            xmp = body
+    # The format forbids to apply EXIF's orientation. libheif turns HEIC pictures while it decodes them.
+    return msgspec.structs.replace(
+        _found(exif, still.icc, xmp), orientation=1 if header.kind is Kind.HEIC else still.orientation
+    )
+
+
+def _walk_jpeg2000(data: bytes, header: Header) -> Structure:
+    found = boxes.read_codestream(io.BytesIO(data))
+    if found.end > len(data):
+        raise _cut_off(header.kind)
+    position, parts = found.start + 2, 0
+    while (marker := data[position : position + 2]) != b"\xff\xd9":
+        if position + 4 > found.end:
+            raise _cut_off(header.kind)
+        size = int.from_bytes(data[position + 2 : position + 4]) + 2
+        if marker == b"\xff\x90":
+            parts += 1
+            # A tile of unknown size runs to the end.
+            size = int.from_bytes(data[position + 6 : position + 10]) or found.end - 2 - position
+        if size < 4:
+            raise _damaged("the JPEG 2000 picture is damaged: copy the picture again")
+        position += size
+    if not parts:
+        raise _damaged("the JPEG 2000 picture has no pixels: copy the picture again")
+    return _found(found.exif, found.icc, found.xmp)
+
+
+def _found(exif: bytes, icc: bytes, xmp: bytes, transparent_grey: int | None = None) -> Structure:
+    """What is sound of it. Damaged or oversized metadata is left out: it is no reason to refuse the pixels."""
+    orientation = 1
     try:
         reader = tags.TagReader(io.BytesIO(exif))
-        found = reader.integer(reader.directory(reader.first), tags.ORIENTATION, 1)
+        orientation = reader.integer(reader.directory(reader.first), tags.ORIENTATION, 1)
     except tags.TagError:
-        return 1
-    return found if 1 <= found <= 8 else 1
+        exif = b""
+    return Structure(
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        icc=_checked_icc(icc),
+        exif=exif if len(exif) <= _MAX_METADATA_BYTES else b"",
+        xmp=xmp if len(xmp) <= _MAX_METADATA_BYTES else b"",
+        transparent_grey=transparent_grey,
+    )
 
 
 def _checked_icc(profile: bytes) -> bytes:
     """The profile if it is plausible, else nothing: writers refuse a damaged one, and the pixels matter more."""
     size = int.from_bytes(profile[:4])
-    return profile[:size] if profile[36:40] == b"acsp" and 128 < size <= len(profile) else b""
+    plausible = profile[36:40] == b"acsp" and 128 < size <= min(len(profile), _MAX_METADATA_BYTES)
+    return profile[:size] if plausible else b""
 
 
 def _inflate(packed: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(packed, _MAX_ICC_BYTES)
+        found = unpacker.decompress(packed, _MAX_METADATA_BYTES)
     except zlib.error:
         return b""
+    return found if unpacker.eof else b""
 
 
 def _refuse_unwritten(packed: bytes, kind: Kind) -> None:
@@ -222,7 +334,7 @@ def _refuse_unwritten(packed: bytes, kind: Kind) -> None:
         raise _damaged(f"the end of the {_NAMES[kind]} was never written (zeros): copy the picture again")
 
 
-_NAMES = {Kind.JPEG: "JPEG", Kind.PNG: "PNG", Kind.WEBP: "WebP", Kind.TIFF: "TIFF", Kind.BMP: "BMP"}
+_NAMES = {kind: kind.upper() for kind in Kind} | {Kind.WEBP: "WebP", Kind.JPEG2000: "JPEG 2000 picture"}
 
 
 def _cut_off(kind: Kind) -> PictureError:

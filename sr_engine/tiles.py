@@ -9,7 +9,7 @@ Work comes in jobs, one tile of one plane each, that know where their result bel
 the same shape, so jobs of several pictures can be put in one batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,17 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sr_engine.errors import PictureError
-from sr_engine.models import Model
 from sr_engine.pictures import Picture, Plane
-from sr_engine.protocol import Code
-from sr_engine.runtimes import Runtime
-
-Pixels = npt.NDArray[np.float32]
-
-# Longest side of a tile in pixels. The halo costs 1.3 times the work at 512 and 1.9 times at 256; the network's memory
-# grows with the square, 0.3 GB at 512.
-TILE = 512
 
 
 class Span(NamedTuple):
@@ -46,78 +36,84 @@ class Tile(NamedTuple):
     columns: Span
 
 
-def split(height: int, width: int, halo: int, *, size: int = TILE, fixed: bool = False) -> list[Tile]:
+class Cutting(NamedTuple):
+    """How pictures are cut.
+
+    Attributes:
+        halo: see `Model.halo`.
+        pixels: largest area of a tile.
+        fixed: whether tiles are squares of just that area, as far as the picture allows, for runtimes that prepare
+            anew for every shape; else they have the shape that costs the picture least.
+        at_least: so many tiles, if they cost little: for as many streams that have nothing else to do.
+    """
+
+    halo: int
+    pixels: int
+    fixed: bool = False
+    at_least: int = 1
+
+
+def smallest_tile(halo: int) -> int:
+    """The smallest area that `Cutting.pixels` can have: less than half of a side is halo."""
+    return (4 * halo + 32) ** 2
+
+
+def split(height: int, width: int, cutting: Cutting) -> list[Tile]:
     """Tiles whose kept parts cover height x width pixels exactly once; all have the same shape.
 
-    Args:
-        height: of the picture.
-        width: of the picture.
-        halo: see `Model.halo`.
-        size: longest side of a tile, more than 2 * halo; shorter sides of the picture are not split.
-        fixed: whether tiles are exactly that long, for runtimes that prepare anew for every shape; else they are
-            as short as the same number of tiles allows, which saves up to half of the work.
-
     Raises:
-        ValueError: the size leaves nothing between the halos.
+        ValueError: the area is below `smallest_tile`.
     """
-    if size <= 2 * halo:
-        raise ValueError(f"tiles of {size} pixels leave nothing between halos of {halo}")
-    columns = _spans(width, halo, size, fixed)
-    return [Tile(rows, column) for rows in _spans(height, halo, size, fixed) for column in columns]
+    halo = cutting.halo
+    if cutting.pixels < smallest_tile(halo):
+        raise ValueError(f"tiles of {cutting.pixels} pixels are mostly halo ({halo})")
+    if cutting.fixed:
+        side = math.isqrt(cutting.pixels)
+        rows, columns = (_cut(length, halo, min(length, side)) for length in (height, width))
+    else:
+        tall, wide = _cheapest(height, width, cutting)
+        rows, columns = _cut(height, halo, tall), _cut(width, halo, wide)
+    return [Tile(row, column) for row in rows for column in columns]
 
 
-def _spans(length: int, halo: int, size: int, fixed: bool) -> list[Span]:
-    if length <= size:
+def _cheapest(height: int, width: int, cutting: Cutting) -> tuple[int, int]:
+    """Sides of the tiles that cover the picture with the least area altogether."""
+    halo, best = cutting.halo, (math.inf, height, width)
+    for down in range(1, height // (2 * halo + 32) + 2):
+        tall = _side(height, down, halo)
+        fewest = _fewest(width, cutting.pixels // tall, halo)
+        for across in {fewest, max(fewest, -(-cutting.at_least // down))}:
+            wide = _side(width, across, halo)
+            # an idle stream is worth a quarter of the work
+            idle = 1.25 if down * across < cutting.at_least else 1.0
+            if tall * wide <= cutting.pixels:
+                best = min(best, (idle * down * across * tall * wide, tall, wide))
+    return best[1], best[2]
+
+
+def _fewest(length: int, most: int, halo: int) -> int:
+    """The fewest tiles over `length` pixels of which none is longer than `most`, if there are such."""
+    inner = most - 2 * halo
+    return 1 if length <= most or inner < 1 else -(-(length - 2 * halo) // inner)
+
+
+def _side(length: int, number: int, halo: int) -> int:
+    """Length of `number` equal tiles over `length` pixels."""
+    return length if number == 1 or length <= 2 * halo else -(-(length - 2 * halo) // number) + 2 * halo
+
+
+def _cut(length: int, halo: int, side: int) -> list[Span]:
+    if side >= length:
         return [Span(0, length, 0, length)]
-    inner = length - 2 * halo
-    number = -(-inner // (size - 2 * halo))
-    if not fixed:
-        size = -(-inner // number) + 2 * halo
     spans: list[Span] = []
     kept = 0
-    for index in range(number):
+    while kept < length:
         # The last one is shifted inwards, to end with the picture.
-        start = min(index * (size - 2 * halo), length - size)
-        stop = start + size
-        keep_to = length if stop == length else stop - halo
-        spans.append(Span(start, stop, kept, keep_to))
+        start = min(len(spans) * (side - 2 * halo), length - side)
+        keep_to = length if start + side == length else start + side - halo
+        spans.append(Span(start, start + side, kept, keep_to))
         kept = keep_to
     return spans
-
-
-class Network:
-    """A loaded model: the runtime that runs it and the facts that the manifest knows."""
-
-    def __init__(self, runtime: Runtime, model: Model) -> None:
-        self.runtime = runtime
-        self.model = model
-
-    def __call__(self, tiles: Sequence[Plane]) -> list[Pixels]:
-        """Enlarge a batch.
-
-        Args:
-            tiles: each HxWx3, blue, green, red; all of one shape.
-
-        Returns:
-            For each tile (scale * H)x(scale * W)x3, same order, on 0 .. 255, neither rounded nor clipped.
-
-        Raises:
-            PictureError: UPSCALE_FAILED, the network gave infinities or another size than it must.
-        """
-        batch = np.stack(tiles).transpose(0, 3, 1, 2)
-        if self.model.color == "rgb":
-            batch = batch[:, ::-1]
-        scaled = np.multiply(batch, np.float32(self.model.value_range / 255), dtype=np.float32, order="C")
-        result = self.runtime.run(scaled)
-        number, _, height, width = batch.shape
-        wanted = (number, 3, height * self.model.scale, width * self.model.scale)
-        if result.shape != wanted or not np.isfinite(result).all():
-            # Half precision overflows on some devices: black results, and nothing else would tell.
-            raise PictureError(Code.UPSCALE_FAILED, "the network gave no sensible pixels for this picture")
-        result = result * np.float32(255 / self.model.value_range)
-        if self.model.color == "rgb":
-            result = result[:, ::-1]
-        return list(result.transpose(0, 2, 3, 1))
 
 
 class Layer:
@@ -129,30 +125,31 @@ class Layer:
     """
 
     def __init__(self, plane: Plane, scale: int) -> None:
+        height, width = plane.shape[:2]
         self.plane = plane
-        self.canvas: Plane = np.empty((plane.shape[0] * scale, plane.shape[1] * scale, *plane.shape[2:]), np.uint8)
+        self.canvas: Plane = np.empty((height * scale, width * scale, *plane.shape[2:]), plane.dtype)
         self._scale = scale
 
     def cut(self, tile: Tile) -> Plane:
-        """The tile's pixels as the network takes them, HxWx3: a single channel is repeated."""
-        rows, columns = tile
-        piece = self.plane[rows.start : rows.stop, columns.start : columns.stop]
+        """What the network gets for a tile: HxWx3; grey three times."""
+        piece = self.plane[tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop]
         return np.repeat(piece[:, :, None], 3, axis=2) if piece.ndim == 2 else piece
 
-    def put(self, tile: Tile, result: Pixels) -> None:
-        """Keep the inner part of what the network made of a tile, rounded to whole levels."""
+    def put(self, tile: Tile, result: Plane) -> None:
+        """Keep the inner part of what the network made of a tile."""
         rows, columns = (
             slice((span.keep_from - span.start) * self._scale, (span.keep_to - span.start) * self._scale)
             for span in tile
         )
         kept = result[rows, columns]
         if self.canvas.ndim == 2:
-            kept = kept.mean(axis=2)  # the three channels are the same grey, each with an error of its own
-        self._target(tile)[:] = np.clip(np.rint(kept), 0, 255)
+            # the three channels are the same grey, each with an error of its own
+            kept = cv2.transform(kept, _AVERAGE)
+        self._target(tile)[:] = kept
 
     def fill_if_constant(self, tile: Tile) -> bool:
         """Where a tile holds one value only, that is its result: say whether it was so."""
-        piece = self.cut(tile)
+        piece = self.plane[tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop]
         value = piece.flat[0]
         if (piece != value).any():
             return False
@@ -170,6 +167,20 @@ class Job(NamedTuple):
     layer: Layer
     tile: Tile
 
+    @property
+    def kind(self) -> tuple[int, int, np.dtype[np.unsignedinteger]]:
+        """Jobs of equal kind can share a batch: height, width and type of their samples."""
+        rows, columns = self.tile
+        return rows.stop - rows.start, columns.stop - columns.start, self.layer.plane.dtype
+
+    def piece(self) -> Plane:
+        """What the network gets."""
+        return self.layer.cut(self.tile)
+
+    def finish(self, result: Plane) -> None:
+        """Take what the network made of the piece."""
+        self.layer.put(self.tile, result)
+
 
 class Enlargement:
     """One picture that is being enlarged.
@@ -178,19 +189,19 @@ class Enlargement:
         jobs: what has to go through the network, in any order, together with jobs of other pictures or not.
     """
 
-    def __init__(self, picture: Picture, model: Model, *, size: int = TILE, fixed: bool = False) -> None:
+    def __init__(self, picture: Picture, scale: int, cutting: Cutting) -> None:
         self._picture = picture
-        tiles = split(picture.height, picture.width, model.halo, size=size, fixed=fixed)
+        tiles = split(picture.height, picture.width, cutting)
         colour = picture.colour
         if picture.alpha is not None:
             colour = bleed(colour, picture.alpha)
-        self._colour = Layer(colour, model.scale)
+        self._colour = Layer(colour, scale)
         self.jobs = [Job(self._colour, tile) for tile in tiles]
         self._alpha = None
         if picture.alpha is not None:
             # Alpha goes through the network too. Bicubic would cost less, but then the outline of a logo or a cut-out
             # would be softer than what it outlines. Most of it is constant, and that part is free.
-            alpha = self._alpha = Layer(picture.alpha, model.scale)
+            alpha = self._alpha = Layer(picture.alpha, scale)
             self.jobs += [Job(alpha, tile) for tile in tiles if not alpha.fill_if_constant(tile)]
 
     def finish(self) -> Picture:
@@ -199,50 +210,6 @@ class Enlargement:
         if alpha is not None:
             _keep_within_source(alpha)
         return replace(self._picture, colour=self._colour.canvas, alpha=None if alpha is None else alpha.canvas)
-
-
-def run(jobs: Sequence[Job], network: Network, *, batch: int = 1) -> Iterator[int]:
-    """Run jobs, consecutive ones of equal shape together; after each batch yield how many are done.
-
-    Raises:
-        PictureError: as `Network`.
-    """
-    done = 0
-    while done < len(jobs):
-        pieces = [jobs[done].layer.cut(jobs[done].tile)]
-        for job in jobs[done + 1 : done + batch]:
-            piece = job.layer.cut(job.tile)
-            if piece.shape != pieces[0].shape:
-                break
-            pieces.append(piece)
-        for job, result in zip(jobs[done:], network(pieces), strict=False):
-            job.layer.put(job.tile, result)
-        done += len(pieces)
-        yield done
-
-
-def enlarge(
-    picture: Picture,
-    network: Network,
-    *,
-    size: int = TILE,
-    report: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Picture:
-    """A picture, `scale` times as high and wide.
-
-    Args:
-        picture: any size.
-        network: what enlarges.
-        size: longest side of a tile.
-        report: told after every tile how many are done, and of how many.
-
-    Raises:
-        PictureError: as `Network`.
-    """
-    work = Enlargement(picture, network.model, size=size, fixed=network.runtime.fixed_shapes)
-    for done in run(work.jobs, network):
-        report(done, len(work.jobs))
-    return work.finish()
 
 
 def bleed(colour: Plane, alpha: Plane) -> Plane:
@@ -254,7 +221,7 @@ def bleed(colour: Plane, alpha: Plane) -> Plane:
     if hidden.all() or not hidden.any():
         return colour
     _, labels = cv2.distanceTransformWithLabels(hidden.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    by_label = np.zeros((int(labels.max()) + 1, *colour.shape[2:]), np.uint8)
+    by_label = np.zeros((int(labels.max()) + 1, *colour.shape[2:]), colour.dtype)
     by_label[labels[~hidden]] = colour[~hidden]
     filled = colour.copy()
     filled[hidden] = by_label[labels[hidden]]
@@ -268,3 +235,6 @@ def _keep_within_source(alpha: Layer) -> None:
     for extreme, clip in ((cv2.erode, np.maximum), (cv2.dilate, np.minimum)):
         limit = cv2.resize(extreme(alpha.plane, around), (width, height), interpolation=cv2.INTER_NEAREST)
         clip(alpha.canvas, limit, out=alpha.canvas)
+
+
+_AVERAGE: npt.NDArray[np.float32] = np.full((1, 3), 1 / 3, np.float32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sr_engine import protocol
 from watcher.delivery import Staged
-from watcher.engine import EngineProcess, EngineStopped, EngineTrouble
+from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
 from watcher.filesystem import Digest, display, holds
 from watcher.journal import tell, warn
 from watcher.originals import OriginalChanged
@@ -128,7 +128,29 @@ class _Batch:
     # Upscaling
 
     def _run_engine(self, pictures: list[Picture]) -> EngineTrouble | None:
-        """Run one engine process over the pictures; returns how it failed, or None when all were answered."""
+        """Run an engine over the pictures, and a fresh one whenever it asks for that.
+
+        Returns:
+            How it failed, or None when all came to an end or have to wait.
+        """
+        restarts = 0
+        while True:
+            try:
+                return self._run_process(pictures)
+            except EngineGaveUp as gave_up:
+                left = [picture for picture in pictures if picture.id in self._claimed]
+                restarts = restarts + 1 if len(left) == len(pictures) else 1
+                if not left:
+                    return None
+                if not gave_up.retryable or restarts > MOST_RESTARTS:
+                    warn("engine_unusable", "the engine cannot work: {reason}", reason=gave_up.message)
+                    self._wait(self._with_twins(left), gave_up.message)
+                    return None
+                text = "{reason}; starting a fresh engine for the {pictures} that are left"
+                warn("engine_restarts", text, reason=gave_up.message, pictures=len(left))
+                pictures = left
+
+    def _run_process(self, pictures: list[Picture]) -> EngineTrouble | None:
         by_id = {picture.id: picture for picture in pictures}
         try:
             staging = self.workshop.delivery.open_staging(self.id)
@@ -142,10 +164,6 @@ class _Batch:
                 return None
             try:
                 for event in engine.upscale(requests, self.workshop.stopping):
-                    if isinstance(event, protocol.Failed) and event.id is None:
-                        warn("engine_unusable", "the engine cannot work: {reason}", reason=event.message)
-                        self._wait(self._with_twins(pictures), event.message)
-                        return None
                     self._handle(event, by_id)
             except EngineTrouble as trouble:
                 warn("engine_trouble", "{reason}", reason=trouble.message, stderr=trouble.stderr)
@@ -164,16 +182,16 @@ class _Batch:
     @contextlib.contextmanager
     def _metered_engine(self) -> Iterator[EngineProcess | None]:
         """An engine process, with its time on the device in the ledger, whatever ends it."""
-        workshop = self.workshop
+        workshop, config = self.workshop, self.workshop.config
         try:
-            engine = EngineProcess(workshop.config.engine, workshop.models_folder)
+            engine = EngineProcess(config.engine, workshop.models_folder, config.limits.wire(), config.folders.engines)
         except OSError as error:
             self.outcome.trouble = f"the engine cannot be started: {_told(error)}; see engine.command"
             yield None
             return
         run = None
         try:
-            run = workshop.ledger.engine_spawned(self.id, engine.pid, workshop.config.engine.model)
+            run = workshop.ledger.engine_spawned(self.id, engine.pid, config.engine.model)
             tell("engine_started", "engine started (process {pid})", pid=engine.pid)
             yield engine
         finally:
@@ -187,11 +205,13 @@ class _Batch:
         if isinstance(event, protocol.Ready):
             tell(
                 "engine_ready",
-                "engine ready after {seconds:.1f} s: {runtime} on {device}, {precision}",
+                "engine ready after {seconds:.1f} s: {runtime} on {device}, {precision}"
+                + (" ({reason})" if event.reason else ""),
                 seconds=event.load_seconds,
                 runtime=event.runtime,
                 device=event.device,
                 precision=event.precision,
+                reason=event.reason,
             )
         elif isinstance(event, protocol.Progress) and event.id in pictures:
             progress.work(display(pictures[event.id].path), event.done, event.total)
@@ -210,7 +230,7 @@ class _Batch:
             if os.path.dirname(staged.path) != staging or not holds(staged.path, staged.sha256):
                 raise FileNotFoundError(2, "the staged result is not what the engine wrote", staged.path)
             seconds = done.decode_seconds + done.upscale_seconds + done.encode_seconds
-            how = f"{done.width} x {done.height}, {seconds:.1f} s"
+            how = f"{done.width} x {done.height}, {seconds:.1f} s" + (f"; {done.note}" if done.note else "")
             self._deliver_with_twins(picture, staged, how, reused=False)
         except OSError as error:
             self._wait(self._with_twins([picture]), _told(error))

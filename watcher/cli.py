@@ -250,10 +250,14 @@ def doctor(config_path: str | None, as_json: bool) -> int:
     for check in examine(settings, _models_folder(settings)):
         checks.append(check)
         if not as_json:
-            click.echo(f"{marks[check.verdict]}  {check.name:<15} {check.text}")
+            click.echo(f"{marks[check.verdict]}  {check.name:<16} {check.text}")
     if as_json:
-        click.echo(_indented([check._asdict() for check in checks]))
+        click.echo(_indented([_filled(check._asdict()) for check in checks]))
     return EnvironmentFault.exit_code if any(check.verdict == "bad" for check in checks) else EXIT_DONE
+
+
+def _filled(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _indented(report: Any) -> str:

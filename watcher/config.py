@@ -8,7 +8,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from sr_engine.protocol import Output as WireOutput
+from sr_engine import protocol
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.ignore import IgnoreRules
 
@@ -26,6 +26,13 @@ Quality = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 t
 Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 Name = Annotated[str, Meta(min_length=1, pattern=r"^[^\0]*$", description="a text that is not empty")]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # no path or argument can hold a zero byte
+Device = Annotated[
+    str,
+    Meta(
+        pattern=r"^(auto|cpu|gpu|npu|cuda|tensorrt|directml|coreml)(:[0-9]{1,3})?\Z",
+        description="one of auto, cpu, gpu, npu, cuda, tensorrt, directml, coreml, perhaps with a number: cuda:1",
+    ),
+]
 
 
 class Folders(msgspec.Struct, frozen=True):
@@ -36,6 +43,11 @@ class Folders(msgspec.Struct, frozen=True):
     archive: Name = "archive"
     failed: Name = "failed"
     state: Name = ".dropscale"
+
+    @property
+    def engines(self) -> str:
+        """What engines remember from one process to the next: compiled models, sizes of tiles."""
+        return os.path.join(self.state, "engines")
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -64,7 +76,13 @@ class Engine(msgspec.Struct, frozen=True):
 
     model: Name = "edsr-lite-x3"
     models_folder: Annotated[Text, Meta(description="a folder, or empty")] = ""
-    runtime: Annotated[Literal["auto", "opencv"], Meta(description="one of auto, opencv")] = "auto"
+    runtime: Annotated[
+        Literal["auto", "opencv", "openvino", "onnx"], Meta(description="one of auto, opencv, openvino, onnx")
+    ] = "auto"
+    device: Device = "auto"
+    precision: Annotated[Literal["auto", "fp32", "fp16", "bf16"], Meta(description="one of auto, fp32, fp16, bf16")] = (
+        "auto"
+    )
     threads: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 to 1024")] = 0
     attempts: Count = 2
     start_seconds: PositiveSeconds = 120
@@ -78,20 +96,34 @@ class Output(msgspec.Struct, frozen=True):
     """How results are written; see config.yaml."""
 
     format: Annotated[
-        Literal["same", "jpeg", "png", "webp", "tiff", "bmp"],
-        Meta(description="one of same, jpeg, png, webp, tiff, bmp"),
+        Literal["same", "jpeg", "png", "webp", "tiff", "bmp", "avif", "heic", "jpeg2000", "gif"],
+        Meta(description="one of same, jpeg, png, webp, tiff, bmp, avif, heic, jpeg2000, gif"),
     ] = "same"
     jpeg_quality: Quality = 95
     webp_quality: Annotated[int, Meta(ge=1, le=101, description="a whole number from 1 to 101")] = 95
+    avif_quality: Quality = 90
     png_compression: Annotated[int, Meta(ge=0, le=9, description="a whole number from 0 to 9")] = 1
 
-    def wire(self) -> WireOutput:
+    def wire(self) -> protocol.Output:
         """The same settings as the engine protocol carries them."""
-        return WireOutput(
-            format=self.format,
-            jpeg_quality=self.jpeg_quality,
-            webp_quality=self.webp_quality,
-            png_compression=self.png_compression,
+        return protocol.Output(**msgspec.structs.asdict(self))
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What is refused from its header alone; see config.yaml."""
+
+    megapixels: Annotated[float, Meta(gt=0, le=_LONGEST, description="a number greater than 0")] = 200
+    side: Count = 60_000
+    file_megabytes: Annotated[int, Meta(ge=1, le=2047, description="a whole number from 1 to 2047")] = 2047
+    memory_megabytes: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
+
+    def wire(self) -> protocol.Limits:
+        """The same limits as the engine protocol carries them."""
+        return protocol.Limits(
+            pixels=max(round(self.megapixels * 1e6), 1),
+            side=self.side,
+            file_bytes=self.file_megabytes << 20,
+            memory_bytes=self.memory_megabytes << 20,
         )
 
 
@@ -114,6 +146,7 @@ class Config(msgspec.Struct, frozen=True):
     window: WindowLimits = WindowLimits()
     engine: Engine = Engine()
     output: Output = Output()
+    limits: Limits = Limits()
     retry: Retry = Retry()
 
 

@@ -1,38 +1,56 @@
 """`dropscale doctor`: what this machine has, what is missing, and what to do about it."""
 
+import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher import __version__, instance
+from watcher.coldstart import measure
 from watcher.config import Config
-from watcher.engine import EngineProcess, EngineTrouble
 from watcher.filesystem import display
 from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint, sync_warning
 
 _PACKAGES = ("watchdog", "numpy", "PyYAML", "msgspec", "click", "rich", "filelock")
-_OPENCV = ("opencv-contrib-python-headless", "opencv-contrib-python")
+# By the name in `engine.runtime`: what is imported, what may be installed, how to get it.
+_RUNTIMES = {
+    "opencv": ("cv2", ("opencv-contrib-python-headless", "opencv-contrib-python"), "opencv-contrib-python-headless"),
+    "openvino": ("openvino", ("openvino",), "'dropscale[openvino]'"),
+    "onnx": (
+        "onnxruntime",
+        ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime"),
+        "'dropscale[gpu]' or 'dropscale[onnx]'",
+    ),
+}
 _INOTIFY = "/proc/sys/fs/inotify"
 
 
 class Check(NamedTuple):
-    """One line of the doctor's report."""
+    """One line of the doctor's report.
+
+    Attributes:
+        milliseconds: what was timed, by name; for programs.
+    """
 
     name: str
     verdict: Literal["ok", "note", "bad"]
     text: str
+    milliseconds: dict[str, float] | None = None
 
 
 def examine(config: Config, models_folder: str) -> Iterator[Check]:
     """Look at everything that a watcher needs; the slow ones come last."""
     yield Check("dropscale", "ok", f"{__version__} on Python {platform.python_version()}, {platform.platform()}")
     yield _packages()
+    for name in _RUNTIMES:
+        yield _runtime(config, name)
     yield Check("sqlite", "ok", sqlite3.sqlite_version)
     for key in ("inbox", "outbox", "archive", "failed"):
         yield from _folder(key, getattr(config.folders, key))
@@ -44,15 +62,25 @@ def examine(config: Config, models_folder: str) -> Iterator[Check]:
 
 
 def _packages() -> Check:
+    return Check("packages", "ok", ", ".join(_versions(_PACKAGES)))
+
+
+def _versions(distributions: Iterable[str]) -> list[str]:
     versions = []
-    for name in _PACKAGES:
-        versions.append(f"{name} {importlib.metadata.version(name)}")
-    for name in _OPENCV:
-        try:
+    for name in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return Check("packages", "ok", ", ".join(versions))
+    return versions
+
+
+def _runtime(config: Config, name: str) -> Check:
+    """Only looked for: to import it takes seconds and hundreds of megabytes, and is the engine's business."""
+    module, distributions, wanted = _RUNTIMES[name]
+    if importlib.util.find_spec(module) is not None:
+        return Check(f"runtime.{name}", "ok", ", ".join(_versions(distributions)) or "installed")
+    needed = config.engine.runtime == name and not config.engine.command
+    advice = f"not installed: pip install {wanted}" + (", or set engine.runtime to auto" if needed else "")
+    return Check(f"runtime.{name}", "bad" if needed else "note", advice)
 
 
 def _folder(key: str, folder: str) -> Iterator[Check]:
@@ -121,22 +149,18 @@ def _model(config: Config, models_folder: str) -> Check:
 
 def _engine(config: Config, models_folder: str) -> Iterator[Check]:
     """Start a real engine: an import that works here may still miss a library there."""
-    try:
-        engine = EngineProcess(config.engine, models_folder)
-    except OSError as error:
-        yield Check("engine", "bad", f"cannot be started: {error}; see engine.command")
+    cold = measure(config, models_folder)
+    if cold.ready is None:
+        yield Check("engine", "bad", cold.problem or "it was never ready")
         return
-    problem = ""
-    try:
-        for event in engine.upscale([], lambda: None):
-            problem = problem or getattr(event, "message", "")
-    except EngineTrouble as trouble:
-        problem = problem or f"{trouble.message} {trouble.stderr[-300:]}"
-    finally:
-        engine.close()
-    if problem or engine.ready is None:
-        yield Check("engine", "bad", problem or "it was never ready")
+    ready = cold.ready
+    text = f"{ready.runtime} on {ready.device}, {ready.precision}"
+    yield Check("engine", "ok", text + (f" ({ready.reason})" if ready.reason else ""))
+    told = {name: f"{value:.0f} ms" for name, value in cold.milliseconds.items()}
+    parts = [f"{name} {value}" for name, value in told.items() if name not in ("ready", "first tile", "exit")]
+    text = f"ready after {told['ready']}" + (f" ({', '.join(parts)})" if parts else "")
+    text += "".join(f"; {name} {told[name]}" for name in ("first tile", "exit") if name in told)
+    if cold.problem:
+        yield Check("cold start", "bad", f"{text}; {cold.problem}", cold.milliseconds)
     else:
-        ready = engine.ready
-        text = f"{ready.runtime} on {ready.device}, {ready.precision}; ready {ready.load_seconds:.2f} s after its start"
-        yield Check("engine", "ok", text)
+        yield Check("cold start", "ok", text, cold.milliseconds)

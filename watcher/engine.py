@@ -15,15 +15,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from sr_engine import protocol
 from watcher import config
 from watcher.journal import logger
+from watcher.patience import Patience
 
 _EXIT_SECONDS = 10.0  # from `bye`, or from the end of its output, to the end of the process
 _POLL_SECONDS = 0.5  # how often a stop is noticed while the engine is silent
 _STDERR_LINES = 30
 _LONGEST_LINE = 1 << 16
 _MOST_EVENTS = 10_000
+
+# Engines in a row that end with nothing done, each because a fresh one will do better. With tiles of half the size
+# each time, ten are enough to get from the largest to the smallest.
+MOST_RESTARTS = 10
 
 # Ends that come from outside: an administrator, a shutdown, the kernel's out-of-memory killer.
 _OUTSIDE_SIGNALS = {
@@ -48,6 +55,19 @@ class EngineTrouble(Exception):
         self.stderr = stderr
 
 
+class EngineGaveUp(Exception):
+    """The engine said that it cannot go on. No picture is to blame.
+
+    Attributes:
+        retryable: whether a fresh engine will do better; else no picture can be upscaled.
+    """
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = retryable
+
+
 class EngineStopped(Exception):
     """The watcher was asked to stop; what the engine had not finished is left.
 
@@ -63,19 +83,24 @@ class EngineStopped(Exception):
 class EngineProcess:
     """A child process that speaks the engine protocol."""
 
-    def __init__(self, settings: config.Engine, models_folder: str) -> None:
+    def __init__(
+        self, settings: config.Engine, models_folder: str, limits: protocol.Limits, cache_folder: str = ""
+    ) -> None:
         """Start the process.
+
+        Args:
+            settings: which program, and how it is to work.
+            models_folder: where models.yaml is.
+            limits: what it is to refuse.
+            cache_folder: where it remembers what helps the next process, made if need be; empty: nowhere.
 
         Raises:
             OSError: the program cannot be started.
         """
-        # -P: a folder called numpy in the user's current folder must not become part of the engine
-        command = list(settings.command) or [sys.executable, "-P", "-m", "sr_engine"]
-        command += ["--model", settings.model, "--models-folder", models_folder, "--runtime", settings.runtime]
-        command += ["--threads", str(settings.threads)] if settings.threads else []
         self._settings = settings
+        self.spawned_at = time.time()
         self._process = subprocess.Popen(
-            command,
+            _command(settings, models_folder, limits, _made(cache_folder)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -83,13 +108,12 @@ class EngineProcess:
         )
         self.pid = self._process.pid
         self.ready: protocol.Ready | None = None
-        self.ready_at: float | None = None  # Unix time
+        self.ready_at: float | None = None  # Unix time, as spawned_at
         self.done = self.failed = self.peak_memory_bytes = 0
         # with the time of their arrival: the caller may be away for long, delivering
         self._events: queue.Queue[tuple[float, protocol.AnyEvent | protocol.ProtocolError | None]]
         self._events = queue.Queue(_MOST_EVENTS)
         self._closed = False
-        self._reading: set[int] = set()  # pictures whose source is still being read: a slow share is not their fault
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._sender: threading.Thread | None = None
         self._readers = [self._thread(self._read_events), self._thread(self._read_stderr)]
@@ -110,44 +134,42 @@ class EngineProcess:
 
         Raises:
             EngineTrouble: it died, hung or talked nonsense.
+            EngineGaveUp: it said that it cannot go on.
             EngineStopped: `stopping` said so.
         """
         self._sender = self._thread(lambda: self._send(requests))
-        last_word = time.monotonic()
-        deadlines: dict[int, float] = {}
+        patience = Patience(self._settings, (request.id for request in requests), time.monotonic())
         unanswered = len(requests)
         while True:
-            self._check_stop(stopping(), deadlines)
-            patience = self._settings.deadline_seconds if self.ready else self._settings.start_seconds
-            limit = min(deadlines.values(), default=last_word + patience)
+            self._check_stop(stopping(), patience)
+            wait_seconds = min(max(patience.until - time.monotonic(), 0), _POLL_SECONDS)
             try:
-                last_word, event = self._events.get(timeout=min(max(limit - time.monotonic(), 0), _POLL_SECONDS))
+                arrived, event = self._events.get(timeout=wait_seconds)
             except queue.Empty:
                 # only now: the caller may have been away for long, with the answers waiting here
-                if time.monotonic() >= limit:
-                    raise self._hung(deadlines) from None
+                if time.monotonic() >= patience.until:
+                    raise self._hung(patience) from None
                 continue
             if event is None:
-                raise self._ended(deadlines)
+                raise self._ended(patience)
             if isinstance(event, protocol.ProtocolError):
-                raise self._trouble(f"the engine talked nonsense: {event}", deadlines)
+                raise self._trouble(f"the engine talked nonsense: {event}", patience.in_work)
+            if isinstance(event, protocol.Failed) and event.id is None:
+                raise EngineGaveUp(event.message, retryable=event.retryable)
             if isinstance(event, protocol.Ready):
                 self.ready, self.ready_at = event, time.time()
-            elif isinstance(event, protocol.Started):
-                (self._reading.discard if event.width else self._reading.add)(event.id)
-                if stopping() is None:  # a picture begun after the stop is not waited for
-                    deadlines[event.id] = last_word + self._allowed_seconds(event)
-            elif isinstance(event, protocol.Done | protocol.Failed) and event.id is not None:
-                deadlines.pop(event.id, None)
-                self._reading.discard(event.id)
+            elif isinstance(event, protocol.Done | protocol.Failed):
                 unanswered -= 1
                 self._count(event)
-            if last_word > min(deadlines.values(), default=last_word):
-                raise self._hung(deadlines)  # chatter is no answer
+            begins = isinstance(event, protocol.Started) and event.id not in patience.in_work
+            if begins and stopping() is not None:
+                continue  # a picture begun after the stop is not waited for
+            if not patience.heard(event, arrived) and arrived > patience.until:
+                raise self._hung(patience)  # chatter is no answer
             yield event
             if isinstance(event, protocol.Bye):
                 if unanswered:
-                    raise self._trouble(f"the engine left {unanswered} pictures unanswered", deadlines)
+                    raise self._trouble(f"the engine left {unanswered} pictures unanswered", patience.in_work)
                 return
 
     def close(self) -> None:
@@ -184,10 +206,10 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def _check_stop(self, grace_until: float | None, in_work: dict[int, float]) -> None:
-        if grace_until is not None and (not in_work or time.monotonic() >= grace_until):
+    def _check_stop(self, grace_until: float | None, patience: Patience) -> None:
+        if grace_until is not None and (not patience.in_work or time.monotonic() >= grace_until):
             self.kill()
-            raise EngineStopped(set(in_work))
+            raise EngineStopped(patience.in_work)
 
     def _count(self, event: protocol.Done | protocol.Failed) -> None:
         if isinstance(event, protocol.Done):
@@ -196,34 +218,30 @@ class EngineProcess:
         else:
             self.failed += 1
 
-    def _allowed_seconds(self, started: protocol.Started) -> float:
-        megapixels = started.width * started.height / 1e6
-        return self._settings.deadline_seconds + self._settings.deadline_seconds_per_megapixel * megapixels
-
-    def _hung(self, deadlines: dict[int, float]) -> EngineTrouble:
-        now = time.monotonic()
-        late = {picture: until for picture, until in deadlines.items() if until <= now}
+    def _hung(self, patience: Patience) -> EngineTrouble:
+        late = patience.in_work
         if self.ready is None:
-            return self._trouble(f"the engine was not ready after {self._settings.start_seconds:g} s", {})
-        if late and late.keys() <= self._reading:
+            return self._trouble(f"the engine was not ready after {self._settings.start_seconds:g} s", set())
+        if patience.is_reading:
             return self._trouble("a picture could not be read in its time", late, blames=False)
         return self._trouble("a picture was not done in its time" if late else "the engine fell silent", late)
 
-    def _ended(self, deadlines: dict[int, float]) -> EngineTrouble:
+    def _ended(self, patience: Patience) -> EngineTrouble:
+        in_work = patience.in_work
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return self._trouble("the engine closed its output and did not exit", deadlines)
+            return self._trouble("the engine closed its output and did not exit", in_work)
         if code >= 0:
-            return self._trouble(f"the engine exited with code {code}", deadlines)
+            return self._trouble(f"the engine exited with code {code}", in_work)
         names = {member.value: member.name for member in signal.Signals}
         message = f"the engine was ended by {names.get(-code, f'signal {-code}')}"
-        return self._trouble(message, deadlines, blames=-code not in _OUTSIDE_SIGNALS)
+        return self._trouble(message, in_work, blames=-code not in _OUTSIDE_SIGNALS)
 
-    def _trouble(self, message: str, in_work: dict[int, float], *, blames: bool = True) -> EngineTrouble:
+    def _trouble(self, message: str, in_work: set[int], *, blames: bool = True) -> EngineTrouble:
         self.kill()
         self._readers[1].join(timeout=1.0)  # its last words are the reason
-        return EngineTrouble(message, set(in_work), blames=blames, stderr="\n".join(self._stderr))
+        return EngineTrouble(message, in_work, blames=blames, stderr="\n".join(self._stderr))
 
     def _thread(self, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, daemon=True)
@@ -267,3 +285,24 @@ class EngineProcess:
                 text = line.decode("utf-8", "backslashreplace").rstrip()
                 self._stderr.append(text)
                 logger.debug("engine: %s", text)
+
+
+def _command(settings: config.Engine, models_folder: str, limits: protocol.Limits, cache_folder: str) -> list[str]:
+    # -P: a folder called numpy in the user's current folder must not become part of the engine
+    command = list(settings.command) or [sys.executable, "-P", "-m", "sr_engine"]
+    command += ["--model", settings.model, "--models-folder", models_folder, "--runtime", settings.runtime]
+    command += ["--device", settings.device, "--precision", settings.precision]
+    command += ["--threads", str(settings.threads)] if settings.threads else []
+    command += ["--cache-folder", cache_folder] if cache_folder else []
+    return [*command, "--limits", msgspec.json.encode(limits).decode()]
+
+
+def _made(folder: str) -> str:
+    """The folder, made if need be; empty if it cannot be made, for work goes on without it."""
+    try:
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        logger.debug("no cache for the engine in %s: %s", folder, error)
+        return ""
+    return folder

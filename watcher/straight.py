@@ -4,15 +4,19 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from sr_engine import protocol
 from watcher.config import Config
-from watcher.engine import EngineProcess, EngineTrouble
+from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineTrouble
 from watcher.errors import EngineUnusable, EnvironmentFault
 from watcher.filesystem import candidate_names, display, longest_name, publish
 from watcher.journal import tell, warn
 from watcher.progress import Progress
+
+_SEE_DOCTOR = "see `dropscale doctor`"
 
 
 def upscale_files(
@@ -36,73 +40,117 @@ def upscale_files(
         ) from error
     # a link that the user names is meant
     pending = {number: os.path.realpath(file) for number, file in enumerate(files, 1)}
-    failed = 0
+    work = _Work(config, models_folder, output_folder, staging, progress, pending)
     progress.begin(len(pending))
     try:
-        while pending:
-            before = len(pending)
-            try:
-                failed += _run_engine(config, models_folder, pending, staging, output_folder, progress=progress)
-            except EngineTrouble as trouble:
-                blamed = trouble.in_work & set(pending)
-                for number in blamed:
-                    warn("failed", "{file}: {why}", file=display(pending.pop(number)), why=trouble.message)
-                    failed += 1
-                if len(pending) == before:
-                    raise EngineUnusable(
-                        f"{trouble.message} {trouble.stderr[-500:]}", "see `dropscale doctor`"
-                    ) from None
+        work.upscale_all()
     finally:
         progress.end()
         shutil.rmtree(staging, ignore_errors=True)
-    return failed
+    return work.failed
 
 
-def _run_engine(
-    config: Config,
-    models_folder: str,
-    pending: dict[int, str],
-    staging: str,
-    output_folder: str,
-    *,
-    progress: Progress,
-) -> int:
-    requests = [
-        protocol.Upscale(
-            id=number,
-            source=protocol.encode_path(file),
-            target=protocol.encode_path(os.path.join(staging, str(number))),
-            output=config.output.wire(),
-        )
-        for number, file in pending.items()
-    ]
-    failed = 0
-    with contextlib.closing(_start(config, models_folder)) as engine:
-        for event in engine.upscale(requests, lambda: None):
-            if isinstance(event, protocol.Failed) and event.id is None:
-                raise EngineUnusable(event.message, "see `dropscale doctor`")
-            if isinstance(event, protocol.Progress) and event.id in pending:
-                progress.work(display(os.path.basename(pending[event.id])), event.done, event.total)
-            elif isinstance(event, protocol.Failed) and event.code is protocol.Code.UNWRITABLE:
-                raise EnvironmentFault(f"{output_folder}: {event.message}", "free space, or name another -o DIR")
-            elif isinstance(event, protocol.Failed) and event.id in pending:
-                warn("failed", "{file}: {why}", file=display(pending.pop(event.id)), why=event.message)
-                progress.advance()
-                failed += 1
-            elif isinstance(event, protocol.Done) and event.id in pending:
-                file = pending.pop(event.id)
-                result = _publish(protocol.decode_path(event.target), file, output_folder, event.source_sha256)
-                progress.advance()
-                size = f"{event.width} x {event.height}"
-                tell("delivered", "{file} -> {result} ({size})", file=display(file), result=display(result), size=size)
-    return failed
+@dataclass
+class _Work:
+    config: Config
+    models_folder: str
+    output_folder: str
+    staging: str
+    progress: Progress
+    pending: dict[int, str]
+    failed: int = field(default=0, init=False)
+
+    def upscale_all(self) -> None:
+        """Run an engine over all files; after a crash the rest goes on, and those that were in work each alone."""
+        groups = [list(self.pending)]
+        while groups:
+            group = groups.pop(0)
+            trouble = self._run_engine(group)
+            if trouble is None:
+                continue
+            left = self._left(group)
+            in_work = [number for number in left if number in trouble.in_work]
+            if len(in_work) == 1:
+                self._fail(in_work[0], trouble.message)
+            elif in_work:
+                groups += [[number] for number in in_work]
+            elif left == group:
+                raise EngineUnusable(f"{trouble.message} {trouble.stderr[-500:]}", _SEE_DOCTOR)
+            if rest := [number for number in left if number not in in_work]:
+                groups.insert(0, rest)
+
+    def _run_engine(self, group: list[int]) -> EngineTrouble | None:
+        """Run an engine over a group, and a fresh one whenever it asks for that; returns how it failed, if it did."""
+        restarts = 0
+        while True:
+            try:
+                self._run_process(group)
+            except EngineTrouble as trouble:
+                return trouble
+            except EngineGaveUp as gave_up:
+                left = self._left(group)
+                restarts = restarts + 1 if left == group else 1
+                if not left:
+                    return None
+                if not gave_up.retryable or restarts > MOST_RESTARTS:
+                    raise EngineUnusable(gave_up.message, _SEE_DOCTOR) from None
+                warn("engine_restarts", "{reason}; starting a fresh engine", reason=gave_up.message)
+                group = left
+            else:
+                return None
+
+    def _run_process(self, group: list[int]) -> None:
+        requests = [
+            protocol.Upscale(
+                id=number,
+                source=protocol.encode_path(self.pending[number]),
+                target=protocol.encode_path(os.path.join(self.staging, f"{number}-{time.monotonic_ns()}")),
+                output=self.config.output.wire(),
+            )
+            for number in group
+        ]
+        with contextlib.closing(self._start()) as engine:
+            for event in engine.upscale(requests, lambda: None):
+                self._handle(event)
+
+    def _start(self) -> EngineProcess:
+        config = self.config
+        try:
+            return EngineProcess(config.engine, self.models_folder, config.limits.wire(), _cache_folder(config))
+        except OSError as error:
+            raise EngineUnusable(f"the engine cannot be started ({error})", "see engine.command") from error
+
+    def _handle(self, event: protocol.AnyEvent) -> None:
+        if isinstance(event, protocol.Failed) and event.code is protocol.Code.UNWRITABLE:
+            raise EnvironmentFault(f"{self.output_folder}: {event.message}", "free space, or name another -o DIR")
+        if isinstance(event, protocol.Ready | protocol.Bye) or event.id not in self.pending:
+            return
+        if isinstance(event, protocol.Progress):
+            self.progress.work(display(os.path.basename(self.pending[event.id])), event.done, event.total)
+        elif isinstance(event, protocol.Failed):
+            self._fail(event.id, event.message)
+        elif isinstance(event, protocol.Done):
+            file = self.pending.pop(event.id)
+            result = _publish(protocol.decode_path(event.target), file, self.output_folder, event.source_sha256)
+            self.progress.advance()
+            how = f"{event.width} x {event.height}" + (f"; {event.note}" if event.note else "")
+            tell("delivered", "{file} -> {result} ({how})", file=display(file), result=display(result), how=how)
+
+    def _fail(self, number: int, why: str) -> None:
+        warn("failed", "{file}: {why}", file=display(self.pending.pop(number)), why=why)
+        self.progress.advance()
+        self.failed += 1
+
+    def _left(self, group: list[int]) -> list[int]:
+        return [number for number in group if number in self.pending]
 
 
-def _start(config: Config, models_folder: str) -> EngineProcess:
-    try:
-        return EngineProcess(config.engine, models_folder)
-    except OSError as error:
-        raise EngineUnusable(f"the engine cannot be started ({error})", "see engine.command") from error
+def _cache_folder(config: Config) -> str:
+    """The watcher's, if there is a watcher; else the user's own."""
+    if os.path.isdir(config.folders.state):
+        return config.folders.engines
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "dropscale")
 
 
 def _publish(staged: str, file: str, output_folder: str, sha256: str) -> str:

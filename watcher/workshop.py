@@ -52,4 +52,7 @@ class Workshop:
     def recipe(self) -> str:
         """Digest of all that decides, beside the content, what a result looks like."""
         parts = [self.model.sha256.encode(), msgspec.json.encode(self.config.output)]
+        precision = self.config.engine.precision
+        if precision != "auto":  # who asks for one wants to see the difference
+            parts.append(precision.encode())
         return hashlib.sha256(b" ".join(parts)).hexdigest()[:32]

@@ -4,7 +4,10 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import importlib.util
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sr_engine.errors import UnusableEngine
 from sr_engine.models import Model
@@ -18,6 +21,15 @@ NAMES = ("auto", "opencv", "openvino", "onnx")
 # What users call devices; "gpu" is whatever the runtime has of that sort. A number after a colon picks one of several.
 DEVICES = ("auto", "cpu", "gpu", "npu", "cuda", "tensorrt", "directml", "coreml")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+
+# The order in which "auto" tries them is that of their speed as measured (docs/benchmarks.md).
+_DEVICES_OF = {
+    "opencv": {"cpu", "gpu", "cuda"},
+    "openvino": {"cpu", "gpu", "npu"},
+    "onnx": {"cpu", "gpu", "cuda", "tensorrt", "directml", "coreml"},
+}
+_GPU_LIBRARIES = ("libonnxruntime_providers_cuda", "onnxruntime_providers_cuda", "DirectML")
 
 
 class Options(NamedTuple):
@@ -95,7 +107,7 @@ class Runtime(Protocol):
 
 
 def load(name: str, weights: str, model: Model, options: Options) -> tuple[Runtime, str]:
-    """Load a model into the runtime called `name`; "auto" takes the best that is there.
+    """Load a model into the runtime called `name`; "auto" takes the fastest that is installed and works.
 
     Args:
         name: one of NAMES.
@@ -111,10 +123,49 @@ def load(name: str, weights: str, model: Model, options: Options) -> tuple[Runti
     """
     if name not in NAMES:
         raise UnusableEngine(f"no runtime is called {name!r}: there are {', '.join(NAMES)}")
-    # Imported by name, as each of them is seconds of cold start that the others must not pay.
-    module = importlib.import_module(f"sr_engine.runtimes.{'opencv' if name == 'auto' else name}")
+    if name != "auto":
+        return _load(name, weights, model, options), ""
+    passed = []
+    for candidate, device in _candidates(options.device):
+        try:
+            runtime = _load(candidate, weights, model, options._replace(device=device))
+        except UnusableEngine as error:
+            passed.append(f"{candidate}: {error.message}")
+            if not _module(candidate).missing():
+                # Installed and not working: somebody expects it to work.
+                sys.stderr.write(f"NOT USING {candidate}: {error.message}\n")
+        else:
+            return runtime, "; ".join(["the fastest here", *passed])
+    raise UnusableEngine("; ".join(passed) or f"no runtime knows a device called {options.device!r}")
+
+
+def _candidates(device: str) -> list[tuple[str, str]]:
+    """Runtimes to try, each with the device to ask it for."""
+    if device == "auto":
+        return [("onnx", "gpu")] * _onnx_is_for_gpus() + [("openvino", "auto"), ("onnx", "cpu"), ("opencv", "auto")]
+    order = ("openvino", "onnx", "opencv") if device == "cpu" else ("onnx", "openvino", "opencv")
+    return [(name, device) for name in order if device.partition(":")[0] in _DEVICES_OF[name]]
+
+
+def _load(name: str, weights: str, model: Model, options: Options) -> Runtime:
+    module = _module(name)
     reason = module.missing()
     if reason:
         raise UnusableEngine(reason)
     runtime: Runtime = module.load(weights, model, options)
-    return runtime, ""
+    return runtime
+
+
+def _onnx_is_for_gpus() -> bool:
+    """Judged by its files: importing it would cost every start a tenth of a second."""
+    found = importlib.util.find_spec("onnxruntime")
+    if found is None or not found.submodule_search_locations:
+        return False
+    folder = os.path.join(next(iter(found.submodule_search_locations)), "capi")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sys.platform == "darwin" or any(name.startswith(_GPU_LIBRARIES) for name in names)
+
+
+def _module(name: str) -> Any:
+    # Imported by name, as each of them is seconds of cold start that the others must not pay.
+    return importlib.import_module(f"sr_engine.runtimes.{name}")

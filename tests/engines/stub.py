@@ -9,12 +9,15 @@ misbehave:
     GARBAGE      write nonsense to stdout       SLOW n       work for n seconds
     UNDECODABLE  report the picture as damaged  UNSUPPORTED  report it as of a kind that is not handled
     DISKFULL     report a full disk              READS n      be read for n seconds, as from a slow share
+    TILES n      do n tiles in 0.2 s each       CHATTER      tell of the same tile for ever
+    NOTED        be done with a note            LADDER n     make n engines ask for a fresh one
 
-and words in the environment variable STUB make the engine itself ill:
+and words in the environment variable STUB make the engine itself ill, or another one:
 
     NEVERREADY   say nothing, ever              UNUSABLE     report a missing library
     DEAF         ignore that stdin closes       NOSTART      exit with code 9 at once
-    LATE n       be ready after n seconds
+    LATE n       be ready after n seconds       TERSE        tell nothing of its start
+    TOGETHER n   work on n pictures at a time: begin that many before the first one is finished
 """
 
 import hashlib
@@ -25,18 +28,21 @@ import sys
 import threading
 import time
 
+import msgspec
+
 from sr_engine import protocol
 
 HEAD = b"RESULT "
-BEGUN = time.monotonic()
+BEGUN, BEGUN_AT = time.monotonic(), time.time()
 STUB = os.environ.get("STUB", "")
+TOGETHER = int(found[1]) if (found := re.search(r"TOGETHER ([0-9]+)", STUB)) else 1
 
 
 def say(event: protocol.Event) -> None:
     os.write(1, protocol.encode(event))
 
 
-def fail(picture: int | None, code: protocol.Code, message: str, fault: protocol.Fault) -> None:
+def fail(picture: int, code: protocol.Code, message: str, fault: protocol.Fault) -> None:
     retryable = fault is protocol.Fault.ENVIRONMENT
     say(protocol.Failed(id=picture, code=code, message=message, fault=fault, retryable=retryable))
 
@@ -60,8 +66,9 @@ def misbehave(data: bytes, picture: int) -> bool:
     if b"GARBAGE" in data:
         os.write(1, b"\xff\xfe not JSON at all\n")
         time.sleep(3600)
-    if slow := re.search(rb"SLOW ([0-9.]+)", data):
-        time.sleep(float(slow[1]))
+    if ladder := re.search(rb"LADDER ([0-9]+)", data):
+        climb(int(ladder[1]))
+    take_time(data, picture)
     if b"UNDECODABLE" in data:
         fail(picture, protocol.Code.UNDECODABLE, "the picture ends too early", protocol.Fault.PICTURE)
     elif b"UNSUPPORTED" in data:
@@ -73,7 +80,33 @@ def misbehave(data: bytes, picture: int) -> bool:
     return True
 
 
-def work(request: protocol.Upscale) -> bool:
+def take_time(data: bytes, picture: int) -> None:
+    if slow := re.search(rb"SLOW ([0-9.]+)", data):
+        time.sleep(float(slow[1]))
+    if tiles := re.search(rb"TILES ([0-9]+)", data):
+        for number in range(int(tiles[1])):
+            time.sleep(0.2)
+            say(protocol.Progress(id=picture, done=number + 1, total=int(tiles[1])))
+    while b"CHATTER" in data:
+        time.sleep(0.05)
+        say(protocol.Progress(id=picture, done=1, total=2))
+
+
+def climb(steps: int) -> None:
+    """Ask for a fresh engine unless so many have: each leaves a byte in the cache folder."""
+    folder = sys.argv[sys.argv.index("--cache-folder") + 1]
+    with open(os.path.join(folder, "steps"), "ab") as file:
+        if file.tell() >= steps:
+            return
+        file.write(b".")
+    message = "no memory for tiles of this size"
+    fault = protocol.Fault.ENVIRONMENT
+    say(protocol.Failed(id=None, code=protocol.Code.OUT_OF_MEMORY, message=message, fault=fault, retryable=True))
+    os._exit(3)
+
+
+def begin(request: protocol.Upscale) -> bytes | None:
+    """The picture, unless it has been answered."""
     say(protocol.Started(id=request.id, width=0, height=0))
     source = protocol.decode_path(request.source)
     try:
@@ -81,13 +114,19 @@ def work(request: protocol.Upscale) -> bool:
             data = file.read()
     except OSError as error:
         fail(request.id, protocol.Code.UNREADABLE, f"cannot read: {error.strerror}", protocol.Fault.ENVIRONMENT)
-        return False
+        return None
     if slow := re.search(rb"READS ([0-9.]+)", data):
         time.sleep(float(slow[1]))
     say(protocol.Started(id=request.id, width=64, height=64))
+    return data
+
+
+def finish(request: protocol.Upscale, data: bytes) -> bool:
+    """Whether there is a result."""
     if misbehave(data, request.id):
         return False
-    target = protocol.decode_path(request.target) + os.path.splitext(source)[1].lower()
+    extension = os.path.splitext(protocol.decode_path(request.source))[1].lower()
+    target = protocol.decode_path(request.target) + extension
     result = result_of(data)
     with open(target, "xb") as file:
         file.write(result)
@@ -107,6 +146,7 @@ def work(request: protocol.Upscale) -> bool:
             upscale_seconds=0.0,
             encode_seconds=0.0,
             peak_memory_bytes=1,
+            note="a stub cannot do better" if b"NOTED" in data else "",
         )
     )
     return True
@@ -120,13 +160,23 @@ def be_ill() -> None:
     if late := re.search(r"LATE ([0-9.]+)", STUB):
         time.sleep(float(late[1]))
     if "UNUSABLE" in STUB:
-        fail(None, protocol.Code.ENGINE_UNUSABLE, "libGL.so.1 is missing", protocol.Fault.ENVIRONMENT)
+        message, fault = "libGL.so.1 is missing", protocol.Fault.ENVIRONMENT
+        say(protocol.Failed(id=None, code=protocol.Code.ENGINE_UNUSABLE, message=message, fault=fault, retryable=False))
         os._exit(3)
+
+
+def ready() -> protocol.Ready:
+    seconds = time.monotonic() - BEGUN
+    terse = protocol.Ready(runtime="stub", device="cpu", precision="fp32", load_seconds=seconds)
+    if "TERSE" in STUB:
+        return terse
+    phases = {"imports": 0.75 * seconds, "pretence": 0.25 * seconds}
+    return msgspec.structs.replace(terse, reason="there is no other", started_at=BEGUN_AT, phases=phases)
 
 
 def main() -> None:
     be_ill()
-    say(protocol.Ready(runtime="stub", device="cpu", precision="fp32", load_seconds=time.monotonic() - BEGUN))
+    say(ready())
     requests: list[protocol.Upscale] = []
     arrived = threading.Condition()
     ended = False
@@ -146,14 +196,23 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     answers = []
+    in_work: list[tuple[protocol.Upscale, bytes]] = []
     while True:
         with arrived:
-            while not requests and not ended:
+            while len(in_work) + len(requests) < TOGETHER and not ended:
                 arrived.wait()
-            if not requests:
-                break
-            request = requests.pop(0)
-        answers.append(work(request))
+            new = requests[: TOGETHER - len(in_work)]
+            del requests[: len(new)]
+        for request in new:
+            data = begin(request)
+            if data is None:
+                answers.append(False)
+            else:
+                in_work.append((request, data))
+        if in_work:
+            answers.append(finish(*in_work.pop(0)))
+        elif not new:
+            break
     say(protocol.Bye(pictures=len(answers), failed=answers.count(False), seconds=time.monotonic() - BEGUN))
     os._exit(0)
 

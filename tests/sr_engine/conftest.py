@@ -1,6 +1,7 @@
 """Fixtures of the engine's tests: the embedded model, loaded once, and conversations with the engine's process."""
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -16,11 +17,25 @@ def model():
     return models.find("edsr-lite-x3", models.default_folder())
 
 
-@pytest.fixture(scope="session")
-def network(model):
-    from sr_engine.tiles import Network
+def load_network(name, precision="auto"):
+    """A network in the runtime called `name`; skips where that is not installed."""
+    from sr_engine.loading import Choice, load
 
-    return Network(runtimes.load("opencv", models.verify(model, models.default_folder()), model, 0), model)
+    options = runtimes.Options(precision=precision)
+    if reason := importlib.import_module(f"sr_engine.runtimes.{name}").missing():
+        pytest.skip(reason)
+    return load(Choice("edsr-lite-x3", models.default_folder(), name, options)).network
+
+
+@pytest.fixture(scope="session")
+def network():
+    return load_network("opencv")
+
+
+@pytest.fixture(scope="session", params=[name for name in runtimes.NAMES if name != "auto"])
+def exact_network(request):
+    """Each runtime, in fp32."""
+    return load_network(request.param, "fp32")
 
 
 class Conversation:

@@ -56,7 +56,7 @@ def only(heard, kind):
 
 def test_a_conversation(converse, drop, tmp_path):
     source = written(".png", draw(40, 30))
-    engine = converse("--threads", "1")
+    engine = converse("--threads", "1", "--runtime", "opencv")
     engine.say(ask(7, drop("a.jpg", source), tmp_path / "out"))
     heard, code = engine.finish()
     assert code == 0
@@ -92,9 +92,8 @@ def test_a_bad_picture_amid_good_ones(converse, drop, tmp_path):
         2: (good[:-30], Code.UNDECODABLE, "copy the picture again"),
         3: (b"", Code.UNDECODABLE, "empty"),
         4: (b"plain text", Code.UNDECODABLE, "not a picture"),
-        5: (written(".png", np.zeros((5, 5), np.uint16)), Code.UNSUPPORTED, "16-bit"),
+        5: (b"%PDF-1.7", Code.UNSUPPORTED, "PDF"),
         6: (png(60_000, 60_000, 8, 2, [b""]), Code.TOO_LARGE, "megapixels"),
-        7: (written(".gif", draw(20, 20)), Code.UNSUPPORTED, "GIF"),
     }
     engine.say(ask(1, drop("1", good), tmp_path / "out1"))
     for number, (data, _, _) in bad.items():
@@ -102,17 +101,16 @@ def test_a_bad_picture_amid_good_ones(converse, drop, tmp_path):
     engine.say(ask(8, drop("8", good), tmp_path / "out8"))
     heard, code = engine.finish()
     assert code == 0
-    assert [event.id for event in heard if isinstance(event, Started) and not event.width] == list(range(1, 9))
-    assert [event.id for event in heard if isinstance(event, Done)] == [1, 8]
+    assert {event.id for event in heard if isinstance(event, Started) and not event.width} == {1, *bad, 8}
+    assert {event.id for event in heard if isinstance(event, Done)} == {1, 8}
     failures = {event.id: event for event in heard if isinstance(event, Failed)}
-    assert list(failures) == list(bad)
+    assert set(failures) == set(bad)
     for number, (_, why, words) in bad.items():
         failed = failures[number]
         assert (failed.code, failed.fault, failed.retryable) == (why, Fault.PICTURE, False)
         assert words in failed.message
-    sizes = {event.id: (event.width, event.height) for event in heard if isinstance(event, Started)}
-    assert (sizes[3], sizes[4], sizes[6]) == ((0, 0), (0, 0), (60_000, 60_000))
-    assert only(heard, Bye).failed == 6
+        assert failed.source_sha256 == hashlib.sha256(bad[number][0]).hexdigest()
+    assert only(heard, Bye).failed == 5
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out1.jpg", "out8.jpg"]
     assert "Traceback" not in engine.log()
 
@@ -122,7 +120,7 @@ def test_the_output_options_are_obeyed(converse, drop, tmp_path):
     engine = converse()
     engine.say(ask(1, source, tmp_path / "same"), ask(2, source, tmp_path / "as", output=Output("jpeg")))
     heard, _ = engine.finish()
-    assert [decode_path(event.target)[-4:] for event in heard if isinstance(event, Done)] == [".png", ".jpg"]
+    assert {decode_path(event.target)[-4:] for event in heard if isinstance(event, Done)} == {".png", ".jpg"}
     assert cv2.imread(os.fspath(tmp_path / "same.png"), cv2.IMREAD_UNCHANGED).shape == (60, 60, 4)
 
 
@@ -160,7 +158,7 @@ def test_only_regular_files_are_read(converse, drop, tmp_path):
     assert {(event.code, event.fault, event.retryable) for event in failures} == {
         (Code.UNREADABLE, Fault.ENVIRONMENT, True)
     }
-    assert "symbolic link" in failures[0].message
+    assert "symbolic link" in next(event.message for event in failures if event.id == 0)
 
 
 def test_results_never_overwrite(converse, drop, tmp_path):

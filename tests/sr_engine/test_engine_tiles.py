@@ -4,98 +4,118 @@ import itertools
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
-from engine_files import draw
+from engine_files import draw, enlarge
 
 from sr_engine import tiles
 from sr_engine.decoding import decode
-from sr_engine.errors import PictureError
 from sr_engine.headers import Kind
-from sr_engine.pictures import Picture
-from sr_engine.protocol import Code
-from sr_engine.tiles import Enlargement, Network, enlarge, split
+from sr_engine.network import Network
+from sr_engine.pictures import Metadata, Picture
+from sr_engine.tiles import Cutting, Enlargement, smallest_tile, split
 
 SET5 = Path(__file__).resolve().parents[3] / "shared" / "pictures" / "Set5"
+SMALL = 200 * 200
 
 
 def whole(plane, network):
     """The plane through the network in one piece."""
     planes = np.repeat(plane[:, :, None], 3, axis=2) if plane.ndim == 2 else plane
     result = network([planes])[0]
-    if plane.ndim == 2:
-        result = result.mean(axis=2)
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
+    return result.mean(axis=2).round() if plane.ndim == 2 else result
+
+
+def area(parts):
+    rows, columns = parts[0]
+    return (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("halo", [0, 1, 7, 35])
-def test_every_pixel_is_kept_once_and_has_its_halo(halo, fixed):
-    for length, beyond in itertools.product(range(1, 400), (1, 2, 30)):
-        size = 2 * halo + beyond
-        parts = split(length, 1, halo, size=size, fixed=fixed)
-        kept = [pixel for rows, _ in parts for pixel in range(rows.keep_from, rows.keep_to)]
-        assert kept == list(range(length))
-        assert len({rows.stop - rows.start for rows, _ in parts}) == 1
-        if length > size and fixed:
-            assert parts[0].rows.stop == size
-        for rows, columns in parts:
-            assert 0 <= rows.start < rows.stop <= length
-            assert rows.stop - rows.start <= max(size, 1)
-            assert rows.start == 0 or rows.keep_from - rows.start >= halo
-            assert rows.stop == length or rows.stop - rows.keep_to >= halo
-            assert columns == (0, 1, 0, 1)
+@pytest.mark.parametrize("at_least", [1, 4])
+def test_every_pixel_is_kept_once_and_has_its_halo(halo, fixed, at_least):
+    for cutting in (Cutting(halo, smallest_tile(halo) + beyond, fixed, at_least) for beyond in (0, 1, 5000)):
+        for height, width in itertools.product((1, 2, 50, 171, 333, 1000), (1, 3, 70, 71, 172, 400, 1501)):
+            parts = split(height, width, cutting)
+            kept = np.zeros((height, width), np.uint8)
+            for part in parts:
+                kept[part.rows.keep_from : part.rows.keep_to, part.columns.keep_from : part.columns.keep_to] += 1
+                for span, length in zip(part, (height, width), strict=True):
+                    assert 0 <= span.start < span.stop <= length
+                    assert span.start == 0 or span.keep_from - span.start >= halo
+                    assert span.stop == length or span.stop - span.keep_to >= halo
+            assert kept.min() == kept.max() == 1
+            assert len({(r.stop - r.start, c.stop - c.start) for r, c in parts}) == 1
+            assert area(parts) <= cutting.pixels
 
 
-def test_a_tile_that_is_all_halo_is_refused():
-    with pytest.raises(ValueError, match="leave nothing"):
-        split(100, 100, 35, size=70)
+def test_a_tile_that_is_mostly_halo_is_refused():
+    with pytest.raises(ValueError, match="mostly halo"):
+        split(100, 100, Cutting(35, smallest_tile(35) - 1))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "most"), [(700, 900, 1.0), (1224, 1632, 1.1), (4000, 6000, 1.15), (1, 60_000, 1.0)]
+)
+def test_little_is_computed_twice(height, width, most):
+    """Of the halo's cost: a picture that fits is not cut, others into tiles as large as they may be."""
+    parts = split(height, width, Cutting(35, 768 * 1024))
+    assert len(parts) * area(parts) / (height * width) <= most
+
+
+def test_a_picture_is_cut_for_idle_streams_where_that_costs_little():
+    assert len(split(700, 900, Cutting(35, 768 * 1024, at_least=2))) == 2
+    assert len(split(100, 100, Cutting(35, 768 * 1024, at_least=2))) == 1
+
+
+def test_fixed_tiles_have_one_shape_for_all_large_pictures():
+    shapes = set()
+    for height, width in ((600, 700), (1224, 1632), (4000, 999)):
+        ((rows, columns), *_) = split(height, width, Cutting(35, 512 * 512, fixed=True))
+        shapes.add((rows.stop, columns.stop))
+    assert shapes == {(512, 512)}
 
 
 SIZES = [(1, 1), (1, 300), (300, 1), (40, 50), (128, 128), (129, 128), (129, 129), (300, 200), (60, 259)]
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_tiled_equals_whole(network, height, width):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_tiled_equals_whole(exact_network, height, width, fixed):
+    """For every runtime that is installed, in fp32."""
     picture = Picture(Kind.PNG, draw(height, width))
-    expected = whole(picture.colour, network).astype(int)
-    result = enlarge(picture, network, size=128)
+    expected = whole(picture.colour, exact_network).astype(int)
+    result = enlarge(picture, exact_network, SMALL, fixed=fixed)
     assert result.colour.shape == (3 * height, 3 * width, 3)
     assert np.abs(result.colour - expected).max() <= 1
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_tiled_equals_whole_at_the_size_of_tiles_in_use(network, model, fixed):
-    picture = Picture(Kind.PNG, draw(tiles.TILE + 1, 90))
-    work = Enlargement(picture, model, fixed=fixed)
-    assert len(work.jobs) == 2
-    assert list(tiles.run(work.jobs, network)) == [1, 2]
-    assert np.abs(work.finish().colour - whole(picture.colour, network).astype(int)).max() <= 1
+def test_deep_samples_are_tiled_just_as_well(exact_network):
+    samples = draw(260, 220).astype(np.uint16) * 257 + 40
+    result = enlarge(Picture(Kind.PNG, samples, bits=16), exact_network, SMALL).colour
+    assert result.dtype == np.uint16
+    assert np.abs(result - whole(samples, exact_network).astype(int)).max() <= 4
 
 
-def test_a_halo_that_is_too_small_would_show(network, model):
-    """The comparison above can fail: with half of the halo it does."""
-    import msgspec
-
-    careless = Network(network.runtime, msgspec.structs.replace(model, halo=6))
+def test_a_halo_that_is_too_small_would_show(network):
+    """The comparison above can fail: with a fifth of the halo it does."""
+    careless = Network(network.runtime, msgspec.structs.replace(network.model, halo=6), lambda: network.runtime)
     picture = Picture(Kind.PNG, draw(200, 200))
-    difference = enlarge(picture, careless, size=64).colour - whole(picture.colour, network).astype(int)
+    difference = enlarge(picture, careless, 64 * 64).colour - whole(picture.colour, network).astype(int)
     assert np.abs(difference).max() > 1
 
 
-def test_jobs_of_several_pictures_share_batches(network, model):
-    pictures = [Picture(Kind.PNG, draw(60, 70, seed)) for seed in (1, 2, 3)] + [Picture(Kind.PNG, draw(30, 70))]
-    works = [Enlargement(picture, model) for picture in pictures]
+def test_jobs_of_several_pictures_share_batches(network):
+    pictures = [Picture(Kind.PNG, draw(60, 70, seed)) for seed in (1, 2, 3)]
+    works = [Enlargement(picture, 3, Cutting(35, SMALL)) for picture in pictures]
     jobs = [job for work in works for job in work.jobs]
-    assert list(tiles.run(jobs, network, batch=2)) == [2, 3, 4]
+    assert len({job.kind for job in jobs}) == 1
+    for job, result in zip(jobs, network([job.piece() for job in jobs]), strict=True):
+        job.finish(result)
     for picture, work in zip(pictures, works, strict=True):
         assert np.abs(work.finish().colour - whole(picture.colour, network).astype(int)).max() <= 1
-
-
-def test_progress_counts_to_the_number_of_tiles(network):
-    heard = []
-    enlarge(Picture(Kind.PNG, draw(130, 100)), network, size=128, report=lambda *counts: heard.append(counts))
-    assert heard == [(1, 2), (2, 2)]
 
 
 def test_the_result_looks_like_the_source_only_larger(network):
@@ -108,9 +128,9 @@ def test_the_result_looks_like_the_source_only_larger(network):
 
 def test_grey_stays_grey_and_near_the_colour_result(network):
     grey = draw(60, 50)[:, :, 1].copy()
-    result = enlarge(Picture(Kind.PNG, grey, None, b"profile"), network)
+    result = enlarge(Picture(Kind.PNG, grey, None, Metadata(icc=b"profile")), network)
     assert result.colour.shape == (180, 150)
-    assert result.icc == b"profile"
+    assert result.metadata.icc == b"profile"
     colour = enlarge(Picture(Kind.PNG, np.dstack([grey] * 3)), network).colour
     assert np.abs(result.colour - colour.mean(axis=2)).max() <= 1
 
@@ -129,7 +149,7 @@ def test_no_dark_fringe_around_what_is_visible(network, grey):
     naive = whole(colour, network)
     if grey:
         colour = colour[:, :, 0].copy()
-    result = enlarge(Picture(Kind.PNG, colour, alpha), network, size=80)
+    result = enlarge(Picture(Kind.PNG, colour, alpha), network, SMALL)
     assert result.colour.shape[:2] == result.alpha.shape == (270, 300)
     visible = result.alpha > 0
     assert result.colour[visible].min() >= 250
@@ -138,7 +158,7 @@ def test_no_dark_fringe_around_what_is_visible(network, grey):
 
 def test_alpha_has_crisp_edges_and_no_ringing(network):
     colour, alpha = disc()
-    result = enlarge(Picture(Kind.PNG, colour, alpha), network, size=80).alpha
+    result = enlarge(Picture(Kind.PNG, colour, alpha), network, SMALL).alpha
     inside = cv2.erode(alpha, np.ones((5, 5), np.uint8)).repeat(3, 0).repeat(3, 1) == 255
     outside = cv2.dilate(alpha, np.ones((5, 5), np.uint8)).repeat(3, 0).repeat(3, 1) == 0
     assert set(result[inside]) == {255}
@@ -149,9 +169,9 @@ def test_alpha_has_crisp_edges_and_no_ringing(network):
 
 
 @pytest.mark.parametrize("value", [0, 77, 255])
-def test_constant_alpha_is_filled_not_computed(model, value):
+def test_constant_alpha_is_filled_not_computed(value):
     picture = Picture(Kind.PNG, draw(50, 60), np.full((50, 60), value, np.uint8))
-    work = Enlargement(picture, model)
+    work = Enlargement(picture, 3, Cutting(35, SMALL))
     assert len(work.jobs) == 1
     assert set(np.unique(work.finish().alpha)) == {value}
 
@@ -166,23 +186,6 @@ def test_bleeding_takes_the_nearest_visible_colour():
     assert np.array_equal(colour[0, 2], (0, 0, 0))
     for constant in (0, 255):
         assert tiles.bleed(colour, np.full((1, 9), constant, np.uint8)) is colour
-
-
-class Broken:
-    """A runtime whose arithmetic overflows, as half precision does on some devices."""
-
-    name, device, precision, fixed_shapes = "broken", "cpu", "fp16", False
-
-    def run(self, batch):
-        result = np.zeros((batch.shape[0], 3, batch.shape[2] * 3, batch.shape[3] * 3), np.float32)
-        result[0, 0, 0, 0] = np.nan
-        return result
-
-
-def test_infinities_are_an_error_not_a_black_picture(model):
-    with pytest.raises(PictureError) as caught:
-        enlarge(Picture(Kind.PNG, draw()), Network(Broken(), model))
-    assert caught.value.code is Code.UPSCALE_FAILED
 
 
 def luma(picture):
@@ -200,9 +203,9 @@ def psnr(result, truth):
 def test_quality_on_set5(network):
     ours, bicubic = [], []
     for path in sorted((SET5 / "HR").glob("*.png")):
-        truth = decode(path.read_bytes()).colour
-        source = decode((SET5 / "LRx3" / path.name).read_bytes())
-        ours.append(psnr(enlarge(source, network, size=110).colour, truth))
+        truth = decode(path.read_bytes())[0].colour
+        source = decode((SET5 / "LRx3" / path.name).read_bytes())[0]
+        ours.append(psnr(enlarge(source, network, smallest_tile(35)).colour, truth))
         larger = cv2.resize(source.colour, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
         bicubic.append(psnr(larger, truth))
     assert len(ours) == 5

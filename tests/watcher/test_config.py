@@ -2,14 +2,16 @@ import os
 import re
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 import yaml
 
-from watcher.config import Config, Retry, check_folders, default_text, load
+from sr_engine import headers, models, protocol, runtimes
+from watcher.config import Config, Device, Engine, Limits, Output, Retry, check_folders, default_text, load
 from watcher.errors import ConfigError, EnvironmentFault
+from watcher.workshop import Workshop
 
 
 def written(tmp_path: Path, text: str | bytes) -> str:
@@ -95,7 +97,19 @@ def test_an_empty_file_or_section_means_the_defaults(tmp_path: Path, text: str) 
         ("watch:\n  rescan_seconds: .inf\n", ["watch.rescan_seconds", "inf"]),
         ("watch:\n  settle_seconds: .nan\n", ["watch.settle_seconds", "nan"]),
         ("retry:\n  first_seconds: -.inf\n", ["retry.first_seconds", "-inf"]),
-        ("output:\n  format: gif\n", ["output.format", "'gif'", "jpeg, png, webp, tiff, bmp"]),
+        ("output:\n  format: psd\n", ["output.format", "'psd'", "webp, tiff, bmp, avif, heic, jpeg2000, gif"]),
+        ("output:\n  avif_quality: 101\n", ["output.avif_quality", "from 1 to 100"]),
+        ("engine:\n  runtime: cuda\n", ["engine.runtime", "'cuda'", "one of auto, opencv, openvino, onnx"]),
+        ("engine:\n  device: tpu\n", ["engine.device", "'tpu'", "npu, cuda, tensorrt", "with a number: cuda:1"]),
+        ("engine:\n  device: 'cuda:'\n", ["engine.device", "'cuda:'"]),
+        ('engine:\n  device: "cuda:1\\n"\n', ["engine.device"]),
+        ("engine:\n  device: 1\n", ["engine.device", "1 is not allowed"]),
+        ("engine:\n  precision: int8\n", ["engine.precision", "'int8'", "one of auto, fp32, fp16, bf16"]),
+        ("limits:\n  megapixels: 0\n", ["limits.megapixels", "a number greater than 0"]),
+        ("limits:\n  side: 0\n", ["limits.side", "1 or more"]),
+        ("limits:\n  file_megabytes: 2048\n", ["limits.file_megabytes", "from 1 to 2047"]),
+        ("limits:\n  memory_megabytes: -1\n", ["limits.memory_megabytes", "0 or more"]),
+        ("limits:\n  pixels: 9\n", ["limits.pixels: unknown key"]),
         ("output:\n  jpeg_quality: 101\n", ["output.jpeg_quality", "from 1 to 100"]),
         ("output:\n  webp_quality: 102\n", ["output.webp_quality", "from 1 to 101"]),
         ("output:\n  png_compression: -1\n", ["output.png_compression", "from 0 to 9"]),
@@ -250,6 +264,62 @@ def test_the_environment_overrides_the_file(tmp_path: Path, variable: str, value
 )
 def test_a_wrong_override_is_told(tmp_path: Path, variable: str, value: str, told: str) -> None:
     assert told in refusal(tmp_path, "window: {max_files: 3}\n", **{variable: value})
+
+
+# For the engine
+
+
+def choices(section: type[msgspec.Struct], key: str) -> set[str]:
+    """What a key with a choice of words allows."""
+    (kind,) = (field.type for field in msgspec.structs.fields(section) if field.name == key)
+    return set(get_args(get_args(kind)[0]))
+
+
+def test_the_words_for_the_engine_are_those_that_it_understands() -> None:
+    assert choices(Engine, "runtime") == set(runtimes.NAMES)
+    assert choices(Engine, "precision") == set(runtimes.PRECISIONS)
+    assert choices(Output, "format") == {"same", *headers.Kind}
+    for device in runtimes.DEVICES:
+        for number in ("", ":0", ":12"):
+            assert msgspec.convert(f"{device}{number}", Device) == f"{device}{number}"
+        assert f" {device}," in f" {refusal_of_device()},"
+
+
+def refusal_of_device() -> str:
+    """What the message says is allowed."""
+    (meta,) = (part for part in get_args(Device) if isinstance(part, msgspec.Meta))
+    return str(meta.description)
+
+
+def test_limits_and_output_as_the_engine_is_told_them() -> None:
+    assert Config().output.wire() == protocol.Output()
+    assert Output(format="avif", avif_quality=7).wire() == protocol.Output(format="avif", avif_quality=7)
+    default, wanted = protocol.Limits(), Config().limits.wire()
+    assert (wanted.pixels, wanted.side, wanted.memory_bytes) == (default.pixels, default.side, default.memory_bytes)
+    assert 0 <= default.file_bytes - wanted.file_bytes < 2**20
+    small = Limits(megapixels=0.5, side=7, file_megabytes=1, memory_megabytes=3).wire()
+    assert small == protocol.Limits(pixels=500_000, side=7, file_bytes=2**20, memory_bytes=3 * 2**20)
+
+
+def recipe(config: Config) -> str:
+    workshop = object.__new__(Workshop)
+    object.__setattr__(workshop, "config", config)
+    object.__setattr__(workshop, "model", models.find("edsr-lite-x3", models.default_folder()))
+    return workshop.recipe
+
+
+def test_what_makes_a_result_another_one() -> None:
+    """What merely makes it faster or slower does not; nor does it matter what else would have been refused."""
+    base = Config()
+    same = [Engine(), Engine(device="cpu"), Engine(runtime="opencv", threads=3), Engine(precision="auto")]
+    assert {recipe(msgspec.structs.replace(base, engine=engine)) for engine in same} == {recipe(base)}
+    assert recipe(msgspec.structs.replace(base, limits=Limits(side=7))) == recipe(base)
+    others = [
+        msgspec.structs.replace(base, engine=Engine(precision="fp32")),
+        msgspec.structs.replace(base, engine=Engine(precision="bf16")),
+        msgspec.structs.replace(base, output=Output(avif_quality=50)),
+    ]
+    assert len({recipe(config) for config in (base, *others)}) == 4
 
 
 def test_waits_double_up_to_the_longest() -> None:

@@ -9,15 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from harness import STUB_ENGINE, wait_until
 
 from sr_engine import protocol
+from sr_engine.protocol import Limits
 from watcher.config import Engine
-from watcher.engine import EngineProcess, EngineStopped, EngineTrouble
+from watcher.engine import EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
 
 Make = Callable[..., EngineProcess]
+Requests = Callable[..., list[protocol.Upscale]]
 
 
 def is_gone(pid: int) -> bool:
@@ -34,13 +38,15 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Start engines: the stub, or a script; each is reaped at the end."""
     engines: list[EngineProcess] = []
 
-    def start(script: str = "", **settings: float) -> EngineProcess:
+    cache = str(tmp_path / "state" / "engines")
+
+    def start(script: str = "", **settings: Any) -> EngineProcess:
         command = list(STUB_ENGINE)
         if script:
             (tmp_path / "engine.py").write_text(textwrap.dedent(script))
             command = [sys.executable, str(tmp_path / "engine.py")]
         seconds = {"start_seconds": 20.0, "deadline_seconds": 20.0, "deadline_seconds_per_megapixel": 0.0, **settings}
-        engines.append(EngineProcess(Engine(command=tuple(command), **seconds), str(tmp_path)))
+        engines.append(EngineProcess(Engine(command=tuple(command), **seconds), str(tmp_path), Limits(), cache))
         return engines[-1]
 
     yield start
@@ -62,9 +68,6 @@ def requests(tmp_path: Path) -> Callable[..., list[protocol.Upscale]]:
     return write
 
 
-Requests = Callable[..., list[protocol.Upscale]]
-
-
 def never() -> None:
     return None
 
@@ -80,13 +83,58 @@ def test_a_conversation_from_ready_to_bye(make: Make, requests: Requests) -> Non
     assert names(events) == said
     assert engine.ready is not None and engine.ready_at is not None
     assert (engine.done, engine.failed, engine.peak_memory_bytes) == (1, 1, 1)
+    assert engine.spawned_at <= engine.ready.started_at <= engine.ready_at
     engine.close()
     assert engine.returncode in {0, 4} and is_gone(engine.pid)  # 4: the stub saw stdin close before its own exit
 
 
+ECHO = """
+    import json, sys
+    told = {"runtime": "x", "device": "cpu", "precision": "x", "load_seconds": 0, "reason": json.dumps(sys.argv[1:])}
+    print(json.dumps({"type": "ready", "v": 1, **told}), flush=True)
+    sys.stdin.read()
+"""
+
+
+def told_arguments(engine: EngineProcess) -> list[str]:
+    with contextlib.closing(engine.upscale([], never)) as events:
+        next(events)
+    assert engine.ready is not None
+    return list(msgspec.json.decode(engine.ready.reason))
+
+
+def test_the_engine_is_told_all_that_the_config_says(make: Make, tmp_path: Path) -> None:
+    cache = tmp_path / "state" / "engines"
+    arguments = told_arguments(make(ECHO, runtime="onnx", device="cuda:1", precision="fp32", threads=3))
+    limits = arguments.pop()
+    assert arguments == [
+        *("--model", "edsr-lite-x3", "--models-folder", str(tmp_path), "--runtime", "onnx", "--device", "cuda:1"),
+        *("--precision", "fp32", "--threads", "3", "--cache-folder", str(cache), "--limits"),
+    ]
+    assert msgspec.json.decode(limits, type=Limits) == Limits()
+    assert cache.is_dir(), "made by whoever starts the engine"
+
+
+def test_an_engine_works_without_a_cache_folder_that_cannot_be_made(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no folder")
+    assert "--cache-folder" not in told_arguments(make(ECHO))
+
+
+def test_an_engine_that_gives_up_says_whether_a_fresh_one_will_do_better(
+    make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineGaveUp, match="no memory for tiles") as caught:
+        list(make().upscale(requests(b"LADDER 1"), never))
+    assert caught.value.retryable
+    monkeypatch.setenv("STUB", "UNUSABLE")
+    with pytest.raises(EngineGaveUp, match="libGL") as caught:
+        list(make().upscale(requests(b"one"), never))
+    assert not caught.value.retryable
+
+
 def test_a_program_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        EngineProcess(Engine(command=(str(tmp_path / "absent"),)), str(tmp_path))
+        EngineProcess(Engine(command=(str(tmp_path / "absent"),)), str(tmp_path), Limits())
 
 
 @pytest.mark.parametrize(
@@ -132,6 +180,38 @@ def test_each_picture_has_the_whole_of_its_time(make: Make, requests: Requests) 
     engine = make(deadline_seconds=1.0)
     events = list(engine.upscale(requests(*[b"SLOW 0.4 "] * 4), never))
     assert names(events).count("done") == 4
+
+
+@pytest.mark.parametrize("word", [b"CRASH", b"HANG"])
+def test_all_pictures_in_work_are_named_when_the_engine_ends(
+    make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch, word: bytes
+) -> None:
+    monkeypatch.setenv("STUB", "TOGETHER 3")
+    with pytest.raises(EngineTrouble) as caught:
+        list(make(deadline_seconds=0.5).upscale(requests(b"one", word, b"three", b"four", b"five"), never))
+    assert caught.value.in_work == {2, 3, 4} and caught.value.blames
+
+
+def test_pictures_that_wait_behind_others_are_not_late(
+    make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All four begin at once; the last one is done long after its deadline."""
+    monkeypatch.setenv("STUB", "TOGETHER 4")
+    events = list(make(deadline_seconds=1.0).upscale(requests(*[b"SLOW 0.4 "] * 4), never))
+    assert names(events)[:9] == ["ready", *["started"] * 8]
+    assert names(events).count("done") == 4
+
+
+def test_a_picture_may_take_long_as_long_as_it_moves(make: Make, requests: Requests) -> None:
+    events = list(make(deadline_seconds=0.7).upscale(requests(b"TILES 6 "), never))
+    assert names(events)[-2:] == ["done", "bye"]
+
+
+def test_the_same_tile_again_is_no_progress(make: Make, requests: Requests) -> None:
+    begun = time.monotonic()
+    with pytest.raises(EngineTrouble, match="not done in its time") as caught:
+        list(make(deadline_seconds=0.4).upscale(requests(b"CHATTER"), never))
+    assert caught.value.in_work == {1} and time.monotonic() - begun < 5
 
 
 def test_an_engine_that_never_gets_ready_is_given_up(
@@ -196,6 +276,18 @@ def test_a_stop_lets_the_picture_in_work_finish_and_begins_no_other(make: Make, 
                 stop.append(time.monotonic() + 20)
     assert [event.id for event in events if isinstance(event, protocol.Done)] == [1]
     assert is_gone(engine.pid)
+
+
+def test_a_stop_waits_for_all_pictures_in_work(make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB", "TOGETHER 3")
+    stop: list[float] = []
+    done = []
+    with pytest.raises(EngineStopped):
+        for event in make().upscale(requests(*[b"SLOW 0.2 "] * 5), lambda: stop[0] if stop else None):
+            if isinstance(event, protocol.Started) and event.id == 3:
+                stop.append(time.monotonic() + 20)
+            done += [event.id] if isinstance(event, protocol.Done) else []
+    assert done == [1, 2, 3]
 
 
 def test_a_stop_abandons_the_picture_in_work_when_the_grace_time_ends(make: Make, requests: Requests) -> None:
@@ -277,7 +369,7 @@ def test_the_engine_ends_when_its_watcher_is_killed(tmp_path: Path) -> None:
         from sr_engine import protocol
         from watcher.config import Engine
         from watcher.engine import EngineProcess
-        engine = EngineProcess(Engine(command=tuple({STUB_ENGINE!r})), "models")
+        engine = EngineProcess(Engine(command=tuple({STUB_ENGINE!r})), "models", protocol.Limits())
         request = protocol.Upscale(id=1, source={str(tmp_path / "a.png")!r}, target={str(tmp_path / "result")!r})
         for event in engine.upscale([request], lambda: None):
             if isinstance(event, protocol.Started):

@@ -1,0 +1,78 @@
+"""From names to a network that runs: the model is found and verified, a runtime loads it, tiles get their size."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from sr_engine import models, runtimes
+from sr_engine.errors import UnusableEngine
+from sr_engine.runtimes import opencv
+
+# Not at run time, as numpy and OpenCV may be what does not load: `load` finds out, and says so in a sentence.
+if TYPE_CHECKING:
+    from sr_engine.network import Network
+    from sr_engine.tile_budget import TileBudget
+    from sr_engine.tiles import Cutting
+
+
+class Choice(NamedTuple):
+    """What is to enlarge.
+
+    Attributes:
+        model: a name from the manifest in `models_folder`.
+        models_folder: where models.yaml is.
+        runtime: one of `runtimes.NAMES`.
+        options: for the runtime.
+    """
+
+    model: str
+    models_folder: str
+    runtime: str
+    options: runtimes.Options
+
+
+class Loaded(NamedTuple):
+    """What enlarges.
+
+    Attributes:
+        network: the model in its runtime.
+        cutting: how pictures have to be cut for it.
+        budget: where the size of tiles comes from.
+        reason: why this runtime; empty where it was asked for.
+    """
+
+    network: "Network"
+    cutting: "Cutting"
+    budget: "TileBudget"
+    reason: str
+
+
+def load(choice: Choice, over: Callable[[str], None] = lambda _phase: None) -> Loaded:
+    """Load what was chosen.
+
+    Args:
+        choice: see there.
+        over: told the name of each phase at its end.
+
+    Raises:
+        UnusableEngine: no picture can be upscaled here.
+    """
+    model = models.find(choice.model, choice.models_folder)
+    weights = models.verify(model, choice.models_folder)
+    over("verify")
+    if reason := opencv.missing():  # whatever runs the network, pictures are decoded by OpenCV
+        raise UnusableEngine(reason)
+    over("opencv")
+    runtime, reason = runtimes.load(choice.runtime, weights, model, choice.options)
+    over("runtime")
+
+    from sr_engine.network import Network  # noqa: PLC0415
+    from sr_engine.tile_budget import TileBudget  # noqa: PLC0415
+    from sr_engine.tiles import Cutting  # noqa: PLC0415
+
+    def load_exact() -> runtimes.Runtime:
+        exact = choice.options._replace(device=runtime.device, precision="fp32")
+        return runtimes.load(runtime.name, weights, model, exact)[0]
+
+    budget = TileBudget(runtime, model, choice.options.cache_folder)
+    cutting = Cutting(model.halo, budget.pixels, runtime.fixed_shapes)
+    return Loaded(Network(runtime, model, load_exact), cutting, budget, reason)

@@ -1,0 +1,80 @@
+"""What this process may use of the machine: all of it, or less where a container or a service is limited.
+
+Light: no numpy, no cv2.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+
+_CGROUPS = "/sys/fs/cgroup"
+_UNKNOWN_BYTES = 4 << 30  # assumed where the system does not tell
+
+
+def processors() -> int:
+    """How many this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def total_bytes() -> int:
+    """What the machine has, or what the control group allows."""
+    return min([_physical_bytes(), *(limit for limit, _ in _group_limits())])
+
+
+def available_bytes() -> int:
+    """What could be allocated now without swapping."""
+    free = _meminfo("MemAvailable") or _physical_bytes()
+    return max(0, min([free, *(limit - used for limit, used in _group_limits())]))
+
+
+def _physical_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # Windows lacks sysconf
+        return _UNKNOWN_BYTES
+
+
+def _meminfo(name: str) -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith(name + ":"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
+
+
+def _group_limits() -> Iterator[tuple[int, int]]:
+    """Limit and use, in bytes, of each control group that this process is in."""
+    if sys.platform != "linux":
+        return
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except (OSError, ValueError):
+        return
+    for number, controllers, path in groups:
+        if number == "0":  # version 2: one tree for all controllers
+            root, names = _CGROUPS, ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            root, names = os.path.join(_CGROUPS, "memory"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        # Inside a container the path is the host's, and the group itself is mounted at the root.
+        parts = path.strip("/").split("/")
+        for depth in range(len(parts), -1, -1):
+            folder = os.path.join(root, *parts[:depth])
+            limit, used = (_number(os.path.join(folder, name)) for name in names)
+            if limit is not None and used is not None:
+                yield limit, used
+
+
+def _number(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):  # also "max": no limit
+        return None

@@ -1,0 +1,222 @@
+"""OpenVINO: the fastest on CPUs, in bf16 where they have it; also Intel's GPUs and NPUs.
+
+On a CPU one compiled model takes tiles of any shape: a new shape costs milliseconds there, and a picture that needs
+no cutting needs no halo. GPUs and NPUs prepare anew for every shape, so they get few of them and keep what they
+compiled in the cache folder.
+"""
+
+import importlib.util
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sr_engine.errors import UnusableEngine
+from sr_engine.machine import processors
+from sr_engine.models import Model
+from sr_engine.runtimes import Options, OutOfDeviceMemory
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
+_PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+_CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
+# A stream holds the tile's intermediate results in memory of its own, and beyond four the gain is small.
+_MOST_STREAMS = 4
+_MEMORY_TROUBLE = ("bad_alloc", "out of memory", "out_of_memory", "out_of_resources", "allocat", "exceeds max size")
+
+
+def missing() -> str:
+    """Why OpenVINO cannot be used here and what to do, in one sentence; empty if it can."""
+    if importlib.util.find_spec("openvino") is None:
+        return "openvino is not installed: pip install 'dropscale[openvino]'"
+    return ""
+
+
+def load(weights: str, model: Model, options: Options) -> "OpenVinoRuntime":
+    """Load the ONNX file `weights`; see `sr_engine.runtimes.load`.
+
+    Raises:
+        UnusableEngine: OpenVINO does not load, has not the device or the precision, or refuses the file.
+    """
+    try:
+        import openvino  # noqa: PLC0415
+    except ImportError as error:
+        raise UnusableEngine(f"openvino does not load ({error}): pip install --force-reinstall openvino") from error
+    core = openvino.Core()
+    device = _device(core, options.device)
+    precision = _precision(core, device, options.precision)
+    if options.cache_folder and device != "CPU":  # compiling for a CPU is faster than reading its cache
+        core.set_property({"CACHE_DIR": os.path.join(options.cache_folder, "openvino")})
+    try:
+        with open(weights, "rb") as file:  # a path that is not UTF-8 would not survive the way into C++
+            network = core.read_model(file.read(), b"")
+        return OpenVinoRuntime(core, network, model, device, precision, options.threads)
+    except OSError as error:
+        raise UnusableEngine(f"cannot read the model {weights}: {error.strerror}") from error
+    except OutOfDeviceMemory as error:
+        raise UnusableEngine(f"the memory of {device.lower()} does not suffice now, free some: {error}") from error
+    except RuntimeError as error:
+        raise UnusableEngine(f"OpenVINO cannot load the model {model.file} on {device}: {_last_line(error)}") from error
+
+
+def _device(core: Any, wanted: str) -> str:
+    """OpenVINO's name of the device, "CPU" or "GPU.1"."""
+    found: list[str] = core.available_devices
+    if wanted == "auto":
+        # An integrated GPU shares the memory's bandwidth with the CPU, and is slower than one that has bf16.
+        return "CPU"
+    kind, _, number = wanted.partition(":")
+    if kind in _DEVICES:
+        name = _DEVICES[kind]
+        matching = [device for device in found if device.partition(".")[0] == name]
+        if number:
+            matching = [device for device in matching if device in (f"{name}.{number}", name) and number.isdigit()]
+        if matching:
+            return matching[0]
+    raise UnusableEngine(
+        f"OpenVINO finds no device {wanted!r} on this machine, only {', '.join(found).lower()}: "
+        "set engine.device to one of these, or install the device's driver"
+    )
+
+
+def _precision(core: Any, device: str, wanted: str) -> str:
+    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    if wanted == "auto":
+        # fp16 on a CPU is slower than fp32 even where the processor has it (docs/benchmarks.md).
+        order = ("bf16", "fp32") if device == "CPU" else ("fp16", "fp32")
+        return next((precision for precision in order if _CAPABILITIES[precision] in able), "fp32")
+    if wanted != "fp32" and _CAPABILITIES[wanted] not in able:
+        raise UnusableEngine(f"the device {device.lower()} has no {wanted}: set engine.precision to auto or fp32")
+    return wanted
+
+
+class OpenVinoRuntime:
+    """A network in OpenVINO."""
+
+    name = "openvino"
+
+    def __init__(self, core: Any, network: Any, model: Model, device: str, precision: str, threads: int) -> None:
+        """Compile for any shape, where the device can.
+
+        Raises:
+            RuntimeError: as OpenVINO's `compile_model`.
+            OutOfDeviceMemory: the device is full.
+        """
+        import numpy as np  # noqa: PLC0415
+
+        self.device = device.lower().replace(".", ":")
+        self.precision = precision
+        self.fixed_shapes = device != "CPU"
+        self.batch = 1 if device == "CPU" else 4
+        self.tile_pixels = 768 * 1024 if device == "CPU" else 512 * 512
+        self.streams = 2
+        self._core, self._device, self._model = core, device, model
+        self._properties: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+            "PERFORMANCE_HINT": "THROUGHPUT",
+        }
+        if device == "CPU":
+            available = threads or processors()
+            # Streams of few threads, not one of all: tiles then don't wait for each other's slowest thread while
+            # encoders take turns on the same cores.
+            self.streams = min(available, _MOST_STREAMS)
+            self._properties |= {"INFERENCE_NUM_THREADS": available, "NUM_STREAMS": self.streams}
+        self._lock = threading.Lock()
+        self._networks = {"float": network, "bytes": _on_bytes(network, model)}
+        first_use = np.zeros((1, 1, 1, 3) if device == "CPU" else (1, 256, 256, 3), np.uint8)
+        self._requests: dict[tuple[str, tuple[int, ...]], queue.SimpleQueue[Any]] = {}
+        # Its first use, on one thread: two threads that begin at the same time can lock each other out for ever (OpenVINO
+        # 2026.4, where its Python part dispatches on the type of the input).
+        self.run_bytes(first_use)
+
+    def run(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
+        """See `sr_engine.runtimes.Runtime.run`."""
+        result: npt.NDArray[np.float32] = self._infer("float", batch)
+        return result
+
+    def run_bytes(self, batch: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.uint8] | None":
+        """See `sr_engine.runtimes.Runtime.run_bytes`."""
+        result: npt.NDArray[np.uint8] = self._infer("bytes", batch)
+        return result
+
+    def close(self) -> None:
+        """See `sr_engine.runtimes.Runtime.close`."""
+        self._requests.clear()
+        self._networks.clear()
+
+    def _infer(self, kind: str, batch: Any) -> Any:
+        try:
+            pool = self._pool(kind, () if not self.fixed_shapes else batch.shape)
+            request = pool.get()
+            try:
+                # Shared: the network reads our array. The result has to be copied, the request reuses its memory.
+                result = request.infer({0: batch}, share_inputs=True, share_outputs=True)[0]
+                return _interleaved(result) if kind == "bytes" else result.copy()
+            finally:
+                pool.put(request)
+        except MemoryError as error:
+            raise OutOfDeviceMemory(str(error)) from error
+        except RuntimeError as error:
+            if any(sign in str(error).lower() for sign in _MEMORY_TROUBLE):
+                raise OutOfDeviceMemory(_last_line(error)) from error
+            raise
+
+    def _pool(self, kind: str, shape: tuple[int, ...]) -> "queue.SimpleQueue[Any]":
+        """As many requests as there are streams, for tiles of one shape, or of any (the empty one)."""
+        with self._lock:
+            if (kind, shape) not in self._requests:
+                network = self._networks[kind]
+                network.reshape({0: list(shape) if shape else _any_shape(kind)})
+                compiled = self._core.compile_model(network, self._device, self._properties)
+                pool: queue.SimpleQueue[Any] = queue.SimpleQueue()
+                for _ in range(self.streams):
+                    pool.put(compiled.create_infer_request())
+                self._requests[kind, shape] = pool
+            return self._requests[kind, shape]
+
+
+def _any_shape(kind: str) -> list[int]:
+    return [-1, 3, -1, -1] if kind == "float" else [-1, -1, -1, 3]
+
+
+def _on_bytes(network: Any, model: Model) -> Any:
+    """The network with all conversions inside: NxHxWx3 bytes (blue, green, red) in, Nx3xHxW bytes of that order out.
+
+    The result stays planar: interleaving it is slow inside OpenVINO and fast in OpenCV.
+    """
+    import numpy as np  # noqa: PLC0415
+    import openvino.opset13 as ops  # noqa: PLC0415
+    from openvino import Model as Graph  # noqa: PLC0415
+
+    graph = network.clone()
+    inner = graph.get_parameters()[0]
+    outer = ops.parameter([-1, -1, -1, 3], np.uint8)
+    flipped = np.array([2, 1, 0] if model.color == "rgb" else [0, 1, 2], np.int32)
+    channels = np.int32(1)
+    values = ops.convert(ops.transpose(outer, np.array([0, 3, 1, 2], np.int32)), "f32")
+    values = ops.gather(ops.multiply(values, np.float32(model.value_range / 255)), flipped, channels)
+    for target in list(inner.output(0).get_target_inputs()):
+        target.replace_source_output(values.output(0))
+    levels = ops.multiply(graph.get_results()[0].input_value(0).get_node(), np.float32(255 / model.value_range))
+    levels = ops.round(ops.clamp(levels, 0, 255), "half_to_even")
+    result = ops.gather(ops.convert(levels, "u8"), flipped, channels)
+    return Graph([ops.result(result)], [outer], model.file)
+
+
+def _interleaved(planar: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.uint8]":
+    import cv2  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    number, channels, height, width = planar.shape
+    result = np.empty((number, height, width, channels), np.uint8)
+    for planes, target in zip(planar, result, strict=True):
+        cv2.merge(list(planes), target)
+    return result
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

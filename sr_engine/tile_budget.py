@@ -1,0 +1,99 @@
+"""How large tiles may be: what the runtime likes, what fits in the device's memory, what has failed before.
+
+When a device runs out of memory its allocator is in no state to go on, and what it holds returns only when the process
+ends. So the next smaller size is written down, the process ends, and a fresh one starts from there.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+
+import msgspec
+
+from sr_engine.machine import available_bytes
+from sr_engine.models import Model
+from sr_engine.runtimes import Runtime
+from sr_engine.tiles import smallest_tile
+
+_FILE = "tiles.json"
+# The memory may have been somebody else's: after this long the full size is tried again.
+_REMEMBERED_SECONDS = 24 * 3600.0
+# Tensors of a network's features that are alive at a time: the long skip, a block's input, its result, a spare one.
+_LIVE_TENSORS = 4
+_FLOAT_BYTES = 4
+
+
+class _Remembered(msgspec.Struct):
+    pixels: int
+    at: float  # Unix time
+
+
+class TileBudget:
+    """The largest area of a tile, in pixels.
+
+    Attributes:
+        pixels: see above.
+    """
+
+    def __init__(self, runtime: Runtime, model: Model, cache_folder: str) -> None:
+        self._path = os.path.join(cache_folder, _FILE) if cache_folder else ""
+        self._key = f"{runtime.name} {runtime.device} {model.sha256[:16]}"
+        self._least = smallest_tile(model.halo)
+        free = free_device_bytes(runtime.device)
+        pixels = runtime.tile_pixels
+        if free is not None:
+            # Half of it: the estimate is coarse, and pictures need memory beside it.
+            pixels = min(pixels, free // 2 // (bytes_per_pixel(model) * runtime.streams * runtime.batch))
+        remembered = self._read().get(self._key)
+        if remembered is not None and 0 <= time.time() - remembered.at < _REMEMBERED_SECONDS:
+            pixels = min(pixels, remembered.pixels)
+        self.pixels = max(pixels, self._least)
+
+    def shrink(self) -> bool:
+        """Remember half the size for the next process; False if there is none smaller, or nowhere to remember it."""
+        smaller = max(self.pixels // 2, self._least)
+        if smaller >= self.pixels or not self._path:
+            return False
+        remembered = self._read() | {self._key: _Remembered(smaller, time.time())}
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(self._path))
+            with open(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(remembered))
+            os.replace(temporary, self._path)
+        except OSError:
+            return False
+        return True
+
+    def _read(self) -> dict[str, _Remembered]:
+        with contextlib.suppress(OSError, msgspec.DecodeError), open(self._path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=dict[str, _Remembered])
+        return {}
+
+
+def bytes_per_pixel(model: Model) -> int:
+    """Device memory that a pixel of a tile takes while the network runs, roughly, in fp32."""
+    return _FLOAT_BYTES * (_LIVE_TENSORS * model.features + 3 * 3 * model.scale**2)
+
+
+def free_device_bytes(device: str) -> int | None:
+    """Memory that is free on a device now; None where the system does not tell."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return available_bytes()
+    if kind not in ("cuda", "tensorrt"):
+        return None
+    try:
+        import pynvml  # noqa: PLC0415 - part of the extra `gpu`
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(int(number or 0))
+            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None

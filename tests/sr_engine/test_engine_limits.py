@@ -1,0 +1,93 @@
+"""Limits: what is refused from the header alone, and what kind a result becomes."""
+
+import io
+
+import numpy as np
+import pytest
+from engine_files import draw, pages, ramp, saved, tiff, two_frames, written
+
+from sr_engine import machine
+from sr_engine.errors import PictureError
+from sr_engine.headers import Header, Kind, read_header
+from sr_engine.limits import check, expected_memory_bytes, result_kind
+from sr_engine.protocol import Code, Limits, Output
+
+SMALL = Header(kind=Kind.PNG, width=48, height=10)
+
+
+def refusal(header, **limits):
+    with pytest.raises(PictureError) as caught:
+        check(header, 1000, Limits(**limits), Output(), scale=3)
+    return caught.value
+
+
+def test_each_limit_is_exact_and_named():
+    needed = expected_memory_bytes(SMALL, 1000, scale=3)
+    at_most = {"pixels": 480, "side": 48, "file_bytes": 1000, "memory_bytes": needed}
+    check(SMALL, 1000, Limits(**at_most), Output(), scale=3)
+    for name, value in at_most.items():
+        error = refusal(SMALL, **{name: value - 1})
+        assert error.code is Code.TOO_LARGE
+        assert f"raise limits.{name}" in error.message
+
+
+def test_an_obstacle_comes_first():
+    animation = read_header(io.BytesIO(two_frames("GIF")))
+    assert refusal(animation, pixels=1).code is Code.UNSUPPORTED
+
+
+def test_all_pages_count():
+    three = draw(20, 24)
+    header = read_header(io.BytesIO(pages(tiff(three), tiff(three), tiff(draw(9, 100)))))
+    assert (header.pages, header.pixels, header.side) == (3, 480 + 480 + 900, 100)
+    check(header, 1000, Limits(pixels=1860, side=100), Output(), scale=3)
+    assert "limits.pixels" in refusal(header, pixels=1859).message
+    assert "limits.side" in refusal(header, side=99).message
+
+
+def test_without_a_figure_memory_is_that_of_the_machine():
+    sides = int((machine.total_bytes() / 20) ** 0.5)
+    header = Header(kind=Kind.PNG, width=sides, height=sides)
+    assert "limits.memory_bytes" in refusal(header, pixels=10**15, side=10**9).message
+
+
+def test_the_header_tells_what_memory_depends_on():
+    plain = expected_memory_bytes(SMALL, 0, scale=3)
+    base = expected_memory_bytes(SMALL, 0, scale=0) - plain
+    assert base < 0
+    for change in ({"alpha": True}, {"bits": 16}, {"inks": True}, {"further": ((48, 10),)}):
+        header = Header(kind=Kind.PNG, **({"width": 4800, "height": 1000} | change))
+        simple = Header(kind=Kind.PNG, width=4800, height=1000)
+        assert expected_memory_bytes(header, 0, scale=3) > expected_memory_bytes(simple, 0, scale=3)
+    colour = draw(20, 24)
+    with_alpha = np.dstack([colour, ramp(20, 24)])
+    for data in (
+        written(".png", with_alpha),
+        saved(with_alpha, "PNG"),
+        written(".webp", with_alpha),
+        saved(with_alpha, "WEBP", lossless=True),
+        written(".avif", with_alpha),
+        saved(with_alpha, "JPEG2000"),
+        tiff(with_alpha, t338=2),
+    ):
+        assert read_header(io.BytesIO(data)).alpha
+    for extension in (".png", ".webp", ".avif", ".tiff", ".jpg"):
+        assert not read_header(io.BytesIO(written(extension, colour))).alpha
+
+
+def test_a_kind_that_cannot_hold_the_result_becomes_png():
+    assert result_kind(Kind.JPEG, 65_500, 10, Output()) is Kind.JPEG
+    assert result_kind(Kind.JPEG, 65_501, 10, Output()) is Kind.PNG
+    assert result_kind(Kind.WEBP, 10, 16_384, Output()) is Kind.PNG
+    assert result_kind(Kind.GIF, 10, 65_536, Output()) is Kind.PNG
+    assert result_kind(Kind.AVIF, 10, 32_768, Output()) is Kind.AVIF
+    assert result_kind(Kind.AVIF, 10, 32_769, Output()) is Kind.PNG
+    assert result_kind(Kind.AVIF, 20_000, 20_000, Output()) is Kind.PNG
+    assert result_kind(Kind.BMP, 30_000, 30_000, Output()) is Kind.PNG
+    assert result_kind(Kind.TIFF, 20_000, 20_000, Output()) is Kind.TIFF
+    assert result_kind(Kind.TIFF, 20_000, 20_000, Output(), sample_bytes=2) is Kind.PNG
+    with pytest.raises(PictureError, match=r"set output\.format to png") as caught:
+        result_kind(Kind.PNG, 10, 16_384, Output(format="webp"))
+    assert caught.value.code is Code.TOO_LARGE
+    with pytest.raises(PictureError, match="no output format is called 'psd'"):
+        result_kind(Kind.PNG, 10, 10, Output(format="psd"))
