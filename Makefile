@@ -41,6 +41,8 @@ $(VENV)/dropscale.ready: pyproject.toml deploy/requirements.py
 	$(BIN)/python deploy/requirements.py > $(VENV)/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python deploy/requirements.py --only openvino > $(VENV)/requirements-openvino.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: -r $(VENV)/requirements-openvino.txt || echo "There is no OpenVINO for this machine: dropscale runs on OpenCV, which is slower."
 	touch $@
 
 $(VENV)/test.ready: $(VENV)/dropscale.ready

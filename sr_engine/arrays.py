@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from sr_engine import loading
-from sr_engine.decoding import decode
 from sr_engine.errors import EnvironmentFault
 from sr_engine.files import Source
+from sr_engine.formats.decoding import decode
 from sr_engine.headers import Kind
 from sr_engine.limits import check
 from sr_engine.pictures import Picture, Plane

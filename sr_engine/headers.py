@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from sr_engine import boxes, gif, tags
 from sr_engine.errors import PictureError
+from sr_engine.formats import boxes, gif, tags
 from sr_engine.protocol import Code
 
 # Segments or chunks before the pixels; a photograph with a depth map in extended XMP has a few hundred.

@@ -56,19 +56,19 @@ def check(header: Header, file_bytes: int, limits: Limits, output: Output, *, sc
     if header.obstacle:
         raise PictureError(Code.UNSUPPORTED, header.obstacle)
     if file_bytes > limits.file_bytes:
-        raise _too_large(f"a file of {_amount(file_bytes)} is more than {_amount(limits.file_bytes)}", "file_bytes")
+        raise _too_large(f"a file of {_amount(file_bytes)} is more than {_amount(limits.file_bytes)}", "file_megabytes")
     sides = f"{header.width} x {header.height} pixels"
     if header.pages > 1:
         sides = f"{header.pages} pages of {header.pixels / 1e6:g} megapixels together"
     if header.pixels > limits.pixels:
-        raise _too_large(f"{sides} are more than {limits.pixels / 1e6:g} megapixels", "pixels")
+        raise _too_large(f"{sides} are more than {limits.pixels / 1e6:g} megapixels", "megapixels")
     if header.side > limits.side:
         raise _too_large(f"a side of {header.side} pixels is longer than {limits.side}", "side")
     needed = expected_memory_bytes(header, file_bytes, scale=scale, output=output)
     allowed = limits.memory_bytes or machine.total_bytes() // 4 * 3
     if needed > allowed:
         raise _too_large(
-            f"{sides} need about {_amount(needed)} of memory and may use {_amount(allowed)}", "memory_bytes"
+            f"{sides} need about {_amount(needed)} of memory and may use {_amount(allowed)}", "memory_megabytes"
         )
     for width, height in ((header.width, header.height), *header.further):
         result_kind(header.kind, width * scale, height * scale, output, sample_bytes=2 if header.deep else 1)

@@ -25,8 +25,21 @@ def total_bytes() -> int:
 
 def available_bytes() -> int:
     """What could be allocated now without swapping."""
-    free = _meminfo("MemAvailable") or _physical_bytes()
+    free = _kilobytes("/proc/meminfo", "MemAvailable") or _physical_bytes()
     return max(0, min([free, *(limit - used for limit, used in _group_limits())]))
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set of this process so far; 0 where the system does not tell."""
+    # Not ru_maxrss: on Linux it survives exec, and counts what a large parent had when it forked.
+    if found := _kilobytes("/proc/self/status", "VmHWM"):
+        return found
+    try:
+        import resource  # noqa: PLC0415 - POSIX only
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _physical_bytes() -> int:
@@ -36,9 +49,10 @@ def _physical_bytes() -> int:
         return _UNKNOWN_BYTES
 
 
-def _meminfo(name: str) -> int:
+def _kilobytes(path: str, name: str) -> int:
+    """A line such as `VmHWM:  1234 kB`, in bytes; 0 where there is none."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith(name + ":"):
                     return int(line.split()[1]) * 1024

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 import cv2
 
-from sr_engine.decoding import decode
-from sr_engine.encoding import encode
 from sr_engine.errors import EngineError, PictureError
 from sr_engine.files import Source, store
+from sr_engine.formats.decoding import decode
+from sr_engine.formats.encoding import encode
 from sr_engine.limits import check, expected_memory_bytes
-from sr_engine.machine import processors
+from sr_engine.machine import peak_memory_bytes, processors
 from sr_engine.network import Network
 from sr_engine.protocol import (
     Code,
@@ -166,7 +166,8 @@ class Pipeline:
         except PictureError:
             work.source_sha256 = source.sha256()
             raise
-        self._room.take(needed := expected_memory_bytes(header, source.size, scale=scale))
+        needed = expected_memory_bytes(header, source.size, scale=scale, output=work.request.output)
+        self._room.take(needed)
         work.reserved_bytes = needed
         data = source.read()
         work.source_sha256 = hashlib.sha256(data).hexdigest()
@@ -259,16 +260,6 @@ class Pipeline:
         work.pages.clear()
         self._emit(answer)
         self._room.leave(work.reserved_bytes)
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident set of this process so far; 0 where the system does not tell."""
-    try:
-        import resource  # noqa: PLC0415 - POSIX only
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _failure(number: int, error: Exception, source_sha256: str) -> Failed:

@@ -128,8 +128,8 @@ class OpenVinoRuntime:
         self._networks = {"float": network, "bytes": _on_bytes(network, model)}
         first_use = np.zeros((1, 1, 1, 3) if device == "CPU" else (1, 256, 256, 3), np.uint8)
         self._requests: dict[tuple[str, tuple[int, ...]], queue.SimpleQueue[Any]] = {}
-        # Its first use, on one thread: two threads that begin at the same time can lock each other out for ever (OpenVINO
-        # 2026.4, where its Python part dispatches on the type of the input).
+        # Its first use, on one thread: two threads that begin at the same time can lock each other out for ever
+        # (OpenVINO 2026.4, where its Python part dispatches on the type of the input).
         self.run_bytes(first_use)
 
     def run(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":

@@ -1,13 +1,13 @@
 """Fixtures of the engine's tests: the embedded model, loaded once, and conversations with the engine's process."""
 
 import contextlib
-import importlib
 import os
 import subprocess
 import sys
 import time
 
 import pytest
+from engine_files import load_network
 
 from sr_engine import models, protocol, runtimes
 
@@ -15,16 +15,6 @@ from sr_engine import models, protocol, runtimes
 @pytest.fixture(scope="session")
 def model():
     return models.find("edsr-lite-x3", models.default_folder())
-
-
-def load_network(name, precision="auto"):
-    """A network in the runtime called `name`; skips where that is not installed."""
-    from sr_engine.loading import Choice, load
-
-    options = runtimes.Options(precision=precision)
-    if reason := importlib.import_module(f"sr_engine.runtimes.{name}").missing():
-        pytest.skip(reason)
-    return load(Choice("edsr-lite-x3", models.default_folder(), name, options)).network
 
 
 @pytest.fixture(scope="session")

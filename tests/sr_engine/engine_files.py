@@ -1,11 +1,13 @@
 """Makes the pictures that the engine's tests need: drawn, then written by OpenCV or, where it cannot, by hand."""
 
+import importlib
 import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
+import pytest
 
 
 def draw(height=20, width=24, seed=1):
@@ -396,3 +398,14 @@ def enlarge(picture, network, pixels=768 * 1024, *, fixed=False):
     for job in work.jobs:
         job.finish(network([job.piece()])[0])
     return work.finish()
+
+
+def load_network(name, precision="auto"):
+    """A network in the runtime called `name`; skips where that is not installed."""
+    from sr_engine import models, runtimes
+    from sr_engine.loading import Choice, load
+
+    options = runtimes.Options(precision=precision)
+    if reason := importlib.import_module(f"sr_engine.runtimes.{name}").missing():
+        pytest.skip(reason)
+    return load(Choice("edsr-lite-x3", models.default_folder(), name, options)).network

@@ -26,12 +26,12 @@ from engine_files import (
     written,
 )
 
-from sr_engine.decoding import decode
 from sr_engine.errors import PictureError
+from sr_engine.formats.decoding import decode
+from sr_engine.formats.structure import examine
 from sr_engine.headers import read_header
 from sr_engine.limits import check
 from sr_engine.protocol import Code, Limits, Output
-from sr_engine.structure import examine
 
 COLOUR = draw(20, 24)
 LARGER = draw(40, 48)

@@ -35,7 +35,7 @@ from engine_files import (
 )
 from PIL import Image, ImageCms
 
-from sr_engine.decoding import decode
+from sr_engine.formats.decoding import decode
 from sr_engine.headers import Kind
 from sr_engine.protocol import Code
 
@@ -510,7 +510,7 @@ def test_many_tags_that_claim_the_same_bytes_take_no_memory():
 def test_heic_without_its_package_says_what_to_install():
     code = (
         "import sys; sys.modules['pillow_heif'] = None\n"
-        "from sr_engine.decoding import decode\n"
+        "from sr_engine.formats.decoding import decode\n"
         "from sr_engine.errors import PictureError\n"
         "try: decode(sys.stdin.buffer.read())\n"
         "except PictureError as error: print(error.code, error.message)"
@@ -524,7 +524,7 @@ def test_heic_without_its_package_says_what_to_install():
 
 def test_decoding_common_kinds_needs_neither_pillow_nor_libheif():
     code = (
-        "import sys; from sr_engine.decoding import decode; decode(sys.stdin.buffer.read())\n"
+        "import sys; from sr_engine.formats.decoding import decode; decode(sys.stdin.buffer.read())\n"
         "sys.exit(', '.join({'PIL', 'pillow_heif'} & set(sys.modules)) or None)"
     )
     for name in ("jpeg", "png", "webp", "tiff", "avif"):

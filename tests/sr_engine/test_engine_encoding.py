@@ -10,8 +10,8 @@ import pytest
 from engine_files import draw, icc_profile, photograph_exif, photograph_xmp, ramp
 from PIL import Image
 
-from sr_engine.encoding import encode
 from sr_engine.errors import PictureError
+from sr_engine.formats.encoding import encode
 from sr_engine.headers import Kind
 from sr_engine.pictures import Metadata, Picture
 from sr_engine.protocol import Code, Output

@@ -9,8 +9,8 @@ import pytest
 from engine_files import exif, photograph_exif, photograph_xmp
 from PIL import Image
 
-from sr_engine import tiff
-from sr_engine.metadata import corrected, exif_within, xmp_within
+from sr_engine.formats import tiff
+from sr_engine.formats.metadata import corrected, exif_within, xmp_within
 from sr_engine.pictures import Metadata
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"

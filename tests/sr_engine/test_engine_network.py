@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import load_network
-from engine_files import draw, enlarge
+from engine_files import draw, enlarge, load_network
 
-from sr_engine.decoding import decode
 from sr_engine.errors import PictureError, UnusableEngine
+from sr_engine.formats.decoding import decode
 from sr_engine.headers import Kind
 from sr_engine.network import Network
 from sr_engine.pictures import Picture
@@ -40,9 +39,7 @@ class Spoiling:
         self.closed += 1
 
 
-@pytest.mark.parametrize(
-    ("value", "takes_bytes"), [(np.nan, False), (np.inf, False), (0, True), (255, True)], ids=str
-)
+@pytest.mark.parametrize(("value", "takes_bytes"), [(np.nan, False), (np.inf, False), (0, True), (255, True)], ids=str)
 def test_what_half_precision_spoils_is_done_again_in_fp32(network, value, takes_bytes):
     tile = draw(40, 50)
     loaded = []

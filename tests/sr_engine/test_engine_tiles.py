@@ -10,7 +10,7 @@ import pytest
 from engine_files import draw, enlarge
 
 from sr_engine import tiles
-from sr_engine.decoding import decode
+from sr_engine.formats.decoding import decode
 from sr_engine.headers import Kind
 from sr_engine.network import Network
 from sr_engine.pictures import Metadata, Picture

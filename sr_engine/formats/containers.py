@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sr_engine.metadata import exif_within, xmp_within
+from sr_engine.formats.metadata import exif_within, xmp_within
+from sr_engine.formats.tiff import Buffer
 from sr_engine.pictures import Metadata, Plane
-from sr_engine.tiff import Buffer
 
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"

@@ -16,12 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sr_engine import tags
 from sr_engine.errors import PictureError
+from sr_engine.formats import tags
+from sr_engine.formats.structure import Structure, examine
 from sr_engine.headers import Header, Kind, read_header
 from sr_engine.pictures import Metadata, Picture, Plane
 from sr_engine.protocol import Code
-from sr_engine.structure import Structure, examine
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _MIN_IS_WHITE, _CMYK = 0, 5

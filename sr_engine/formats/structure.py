@@ -15,8 +15,8 @@ import zlib
 
 import msgspec
 
-from sr_engine import boxes, gif, tags
 from sr_engine.errors import PictureError
+from sr_engine.formats import boxes, gif, tags
 from sr_engine.headers import Header, Kind, animated, read_header
 from sr_engine.protocol import Code
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from xml.parsers import expat
 
-from sr_engine import tiff
+from sr_engine.formats import tiff
 from sr_engine.pictures import Metadata
 
 MAKER_NOTE = 0x927C

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from sr_engine import containers, palettes, tags, tiff
 from sr_engine.errors import PictureError
+from sr_engine.formats import containers, palettes, tags, tiff
+from sr_engine.formats.metadata import corrected
 from sr_engine.headers import Kind
 from sr_engine.limits import result_kind
-from sr_engine.metadata import corrected
 from sr_engine.pictures import Metadata, Picture, Plane
 from sr_engine.protocol import Code, Output
 

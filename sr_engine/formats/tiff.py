@@ -1,6 +1,6 @@
 """TIFF's directories as bytes: taken apart, carried to another place or byte order, put together again.
 
-`sr_engine.tags` reads single values of whole files; here everything in a directory is moved, whatever it means.
+`sr_engine.formats.tags` reads single values of whole files; here everything in a directory is moved, whatever it means.
 """
 
 import array

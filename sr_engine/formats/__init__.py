@@ -1,0 +1,1 @@
+"""Files' bytes to planes of samples and back: `decoding` and `encoding`, and what they stand on."""
