@@ -2,12 +2,14 @@
 # make test   set up and test                   make slow    the long tests; CI runs them, too
 #                                               make bench   the figures of docs/benchmarks.md
 #
-# PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=dir where it is set up.
+# PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=dir where it is set up, BENCH_PHOTOS=dir photographs
+# for `make bench` in the place of docs/bee.jpg.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?=
+BENCH_PHOTOS ?=
 
 .PHONY: run test lint check slow bench clean
 
@@ -30,6 +32,7 @@ slow: $(VENV)/test.ready
 
 bench: $(VENV)/test.ready
 	$(BIN)/python benchmarks/watcher.py
+	$(BIN)/python benchmarks/engine.py $(if $(BENCH_PHOTOS),--photos '$(BENCH_PHOTOS)')
 
 clean:
 	rm -rf $(VENV)

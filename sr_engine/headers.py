@@ -12,7 +12,7 @@ from typing import BinaryIO
 import msgspec
 
 from sr_engine.errors import PictureError
-from sr_engine.formats import boxes, gif, tags
+from sr_engine.formats import boxes, cicp, foreign, gif, jpeg2000, tags
 from sr_engine.protocol import Code
 
 # Segments or chunks before the pixels; a photograph with a depth map in extended XMP has a few hundred.
@@ -31,6 +31,9 @@ class Kind(StrEnum):
     HEIC = "heic"
     JPEG2000 = "jpeg2000"
     GIF = "gif"
+
+
+NAMES = {kind: kind.upper() for kind in Kind} | {Kind.WEBP: "WebP", Kind.JPEG2000: "JPEG 2000"}
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,30 +85,10 @@ class HeaderError(PictureError):
     """No header of a picture that is handled; `code` tells damaged from of another kind."""
 
 
-# Signatures of what people drop and is not handled: offset, bytes, name.
-_FOREIGN = (
-    (4, b"ftypcrx", "a raw photograph (CR3)"),
-    (4, b"ftyp", "a video"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
-    (4, b"JXL \r\n\x87\n", "a JPEG XL picture"),
-    (0, b"8BPS", "a Photoshop document"),
-    (0, b"gimp xcf", "a GIMP document"),
-    (0, b"v/1\x01", "an OpenEXR picture"),
-    (0, b"#?R", "a Radiance HDR picture"),
-    (0, b"DDS ", "a DDS texture"),
-    (0, b"qoif", "a QOI picture"),
-    (0, b"FUJIFILM", "a raw photograph (RAF)"),
-    (0, b"IIU\0", "a raw photograph (RW2)"),
-    (0, b"IIRO", "a raw photograph (ORF)"),
-    (0, b"IIRS", "a raw photograph (ORF)"),
-    (8, b"CR\x02", "a raw photograph (CR2)"),
-    (0, b"\0\0\x01\0", "an icon"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\x1aE\xdf\xa3", "a video"),
-    (8, b"AVI ", "a video"),
-    (0, b"<svg", "an SVG drawing"),
-)
+# Frames that libjpeg, and with it every common program, does not decode; and an arithmetic lossless one.
+_HIERARCHICAL = (0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
+# None, those of fax, LZW, JPEG (two), Deflate (two), runs of words, PackBits. OpenCV's libtiff knows no others.
+_TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946}
 _STILLS = {b"mif1", b"msf1", b"miaf", b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _FILMS = {b"msf1", b"avis", b"hevc", b"hevx"}
 
@@ -125,9 +108,8 @@ def read_header(file: BinaryIO) -> Header:
         raise _damaged("the file is empty: copy the picture again")
     header = _read_known(file, start)
     if header is None:
-        for offset, signature, name in _FOREIGN:
-            if start.startswith(signature, offset):
-                raise HeaderError(Code.UNSUPPORTED, f"this is {name}, a kind that is not handled: convert it to PNG")
+        if name := foreign.description_of(start):
+            raise HeaderError(Code.UNSUPPORTED, f"this is {name}")
         if not start.strip(b"\0"):
             raise _damaged("the file holds only zeros, as an unfinished copy does: copy the picture again")
         raise _damaged("this is not a picture, or its beginning is damaged: copy it again, or remove it")
@@ -172,6 +154,9 @@ def _read_jpeg(file: BinaryIO) -> Header:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack(">BHH", part[4:9])
+            obstacle = _odd_depth("JPEG", bits) if bits != 8 else _channels("JPEG", part[9], (1, 3, 4))
+            if marker in _HIERARCHICAL:
+                obstacle = "JPEGs of hierarchical coding are not handled: convert it to a baseline JPEG, or to PNG"
             return Header(
                 kind=Kind.JPEG,
                 width=width,
@@ -179,7 +164,7 @@ def _read_jpeg(file: BinaryIO) -> Header:
                 bits=bits,
                 grey=part[9] == 1,
                 inks=part[9] == 4,
-                obstacle=_odd_depth("JPEG", bits) if bits != 8 else _channels("JPEG", part[9], (1, 3, 4)),
+                obstacle=obstacle,
             )
         if marker in (0xD9, 0xDA):
             break
@@ -200,6 +185,8 @@ def _read_png(file: BinaryIO) -> Header:
             break
         if part[4:8] == b"acTL" and int.from_bytes(part[8:12]) != 1:
             obstacle = animated("PNG")
+        elif part[4:8] == b"cICP":
+            obstacle = obstacle or cicp.obstacle((part[8], part[9]))
         alpha = alpha or part[4:8] == b"tRNS"
         position += 12 + int.from_bytes(part[:4])
     return Header(
@@ -253,7 +240,7 @@ def _read_tiff(file: BinaryIO) -> Header:
         raise _damaged(f"the TIFF is damaged or cut off ({error}): copy the picture again") from error
 
 
-def _tiff_obstacle(reader: tags.TagReader, page: tags.Directory) -> str:
+def _tiff_obstacle(reader: tags.TagReader, page: tags.Directory) -> str:  # noqa: PLR0911 - another
     bits = reader.integers(page, tags.BITS_PER_SAMPLE) or (1,)
     samples = reader.integer(page, tags.SAMPLES_PER_PIXEL, 1)
     meaning = reader.integer(page, tags.PHOTOMETRIC, 1)
@@ -262,6 +249,8 @@ def _tiff_obstacle(reader: tags.TagReader, page: tags.Directory) -> str:
         return "this is a raw photograph, which is not handled: develop it to TIFF, PNG or JPEG"
     if set(reader.integers(page, tags.SAMPLE_FORMAT)) - {1, 4}:
         return "TIFFs of floating-point or signed numbers are not handled: convert it to 16 bits"
+    if (packing := reader.integer(page, tags.COMPRESSION, 1)) not in _TIFF_COMPRESSIONS:
+        return f"TIFFs of compression {packing} are not handled: save it with LZW, with Deflate, or without any"
     # By photometric interpretation: grey (two ways), RGB, palette, CMYK, YCbCr.
     second = (1, 2) if tags.EXTRA_SAMPLES in page.entries else (1,)
     allowed = {0: (1,), 1: second, 2: (3, 4), 3: (1,), 5: (4,), 6: (3,)}
@@ -314,7 +303,7 @@ def _read_gif(file: BinaryIO) -> Header:
 
 def _read_jpeg2000(file: BinaryIO) -> Header:
     try:
-        found = boxes.read_codestream(file)
+        found = jpeg2000.read_codestream(file)
     except boxes.BoxError as error:
         raise _damaged(f"the JPEG 2000 picture is damaged or cut off ({error}): copy the picture again") from error
     channels = len(found.components)
@@ -360,7 +349,7 @@ def _read_heif(file: BinaryIO, brands: list[bytes]) -> Header:
         bits=found.bits,
         grey=found.grey,
         alpha=found.alpha,
-        obstacle=animated(kind.upper()) if brands[0] in _FILMS else "",
+        obstacle=animated(kind.upper()) if brands[0] in _FILMS else cicp.obstacle(found.codes or (2, 2)),
     )
 
 

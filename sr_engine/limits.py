@@ -5,7 +5,7 @@ Light: no numpy, no cv2.
 
 from sr_engine import machine
 from sr_engine.errors import PictureError
-from sr_engine.headers import Header, Kind
+from sr_engine.headers import NAMES, Header, Kind
 from sr_engine.protocol import Code, Limits, Output
 
 # AVIF allows more, but libavif, which nearly all programs read it with, refuses more unless it is told otherwise.
@@ -118,7 +118,7 @@ def result_kind(kind: Kind, width: int, height: int, output: Output, *, sample_b
     if same:
         return Kind.PNG
     raise PictureError(
-        Code.TOO_LARGE, f"a {wanted} file cannot hold {width} x {height} pixels: set output.format to png"
+        Code.TOO_LARGE, f"one {NAMES[wanted]} file cannot hold {width} x {height} pixels: set output.format to png"
     )
 
 

@@ -74,5 +74,5 @@ def load(choice: Choice, over: Callable[[str], None] = lambda _phase: None) -> L
         return runtimes.load(runtime.name, weights, model, exact)[0]
 
     budget = TileBudget(runtime, model, choice.options.cache_folder)
-    cutting = Cutting(model.halo, budget.pixels, runtime.fixed_shapes)
+    cutting = Cutting(model.halo, budget.pixels, runtime.fixed_shapes, even_widths=runtime.even_widths)
     return Loaded(Network(runtime, model, load_exact), cutting, budget, reason)

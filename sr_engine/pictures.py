@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sr_engine.formats.cicp import Codes
 from sr_engine.headers import Kind
 
 Plane = npt.NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
@@ -19,11 +20,14 @@ class Metadata:
         icc: colour profile.
         exif: a TIFF structure, without the "Exif" that some kinds put in front; its orientation is already applied.
         xmp: an XMP packet, XML in UTF-8.
+        cicp: colour code points where they are not those of sRGB, see `sr_engine.formats.cicp`. A profile counts for
+            more, except to PNG's readers.
     """
 
     icc: bytes = b""
     exif: bytes = b""
     xmp: bytes = b""
+    cicp: Codes | None = None
 
 
 @dataclass(frozen=True)

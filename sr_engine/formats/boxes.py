@@ -1,4 +1,4 @@
-"""The nested boxes of AVIF, HEIC and JPEG 2000 files, as far as a picture's header and metadata need them.
+"""The nested boxes of AVIF, HEIC and JPEG 2000 files, and what those of the first two say of their picture.
 
 Light (no numpy, no cv2) and safe with hostile input: every read and every loop is bounded.
 """
@@ -11,14 +11,13 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from sr_engine.formats.cicp import Codes
+
 _MAX_BOXES = 2000  # of the first level
 _MAX_INNER_BOXES = 10_000  # in one box; the largest photographs are put together from hundreds of tiles
-_MAX_BODY_BYTES = 4 << 20  # of a box that is read as a whole; colour profiles lie in them
+MAX_BODY_BYTES = 4 << 20  # of a box that is read as a whole; colour profiles lie in them
 _MAX_EXTENTS = 100_000  # of all items, and links between them
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
-_STARTS_OF_CODESTREAM = b"\xff\x4f\xff\x51"
-_XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-_EXIF_UUID = b"JpgTiffExif->JP2"
 
 
 class BoxError(Exception):
@@ -65,6 +64,7 @@ class Still(msgspec.Struct, kw_only=True):
         codec: b"av01", b"hvc1", or another that is not handled.
         width, height: before rotation.
         orientation: 1 .. 8 as in EXIF, from the properties that rotate and mirror.
+        codes: of its colours, see `sr_engine.formats.cicp`; None where it has none.
         items: all of the file, by id.
         about: ids of the items that describe the primary picture.
         moving: whether the file holds a film besides.
@@ -78,31 +78,10 @@ class Still(msgspec.Struct, kw_only=True):
     alpha: bool
     orientation: int
     icc: bytes
+    codes: Codes | None
     items: dict[int, Item]
     about: list[int]
     moving: bool
-
-
-class Codestream(msgspec.Struct, kw_only=True):
-    """A JPEG 2000 picture.
-
-    Attributes:
-        start, end: of its codestream.
-        components: of each the bits, whether signed, and the horizontal and vertical subsampling.
-        space: the enumerated colour space (16 sRGB, 17 grey, 18 sYCC, 12 CMYK); 0 where none is said.
-        palette: whether the samples index a palette.
-    """
-
-    start: int
-    end: int
-    width: int
-    height: int
-    components: list[tuple[int, bool, int, int]]
-    space: int = 0
-    icc: bytes = b""
-    palette: bool = False
-    exif: bytes = b""
-    xmp: bytes = b""
 
 
 def outer_boxes(file: BinaryIO) -> Iterator[Box]:
@@ -121,6 +100,39 @@ def outer_boxes(file: BinaryIO) -> Iterator[Box]:
         yield box
         position = box.end
     raise BoxError("it has too many boxes")
+
+
+def inner_boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
+    """The boxes in a part of `data`; their positions count from its start.
+
+    Raises:
+        BoxError: one claims a size that no box has, or is larger than what is around it, or there are too many.
+    """
+    for _ in range(_MAX_INNER_BOXES):
+        if start + 8 > end:
+            return
+        box = _box(data, start, start, end)
+        if box.end > end:
+            raise BoxError("a box is larger than the one around it")
+        yield box
+        start = box.end
+    raise BoxError("it has too many boxes")
+
+
+def body_of(file: BinaryIO, box: Box) -> bytes:
+    """The whole body of a box.
+
+    Raises:
+        BoxError: it is cut off, or larger than any that is needed.
+    """
+    size = box.end - box.start
+    if size > MAX_BODY_BYTES:
+        raise BoxError(f"its {box.name.decode('latin-1')} box claims {size} bytes")
+    file.seek(box.start)
+    body = file.read(size)
+    if len(body) != size:
+        raise BoxError("it is cut off")
+    return body
 
 
 def read_brands(file: BinaryIO) -> list[bytes]:
@@ -148,73 +160,13 @@ def read_still(file: BinaryIO) -> Still:
     if meta is None:
         raise BoxError("it has no meta box")
     try:
-        return _still(_body(file, meta), meta.start, moving=b"moov" in names)
+        return _still(body_of(file, meta), meta.start, moving=b"moov" in names)
     except (struct.error, IndexError, ValueError) as error:
         raise BoxError("its meta box is nonsense") from error
 
 
-def read_codestream(file: BinaryIO) -> Codestream:
-    """Find a JPEG 2000 picture, bare or in boxes.
-
-    Raises:
-        BoxError: there is none, or it is cut off or nonsense.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    found: dict[str, object] = {}
-    stream = Box(b"jp2c", 0, size)
-    try:
-        if file.read(4) != _STARTS_OF_CODESTREAM:
-            boxes = list(outer_boxes(file))
-            stream = next((box for box in boxes if box.name == b"jp2c"), Box(b"", size, size))
-            for box in boxes:
-                if box.name == b"jp2h":
-                    found |= _jp2_header(_body(file, box))
-                elif box.name == b"uuid" and box.end - box.start <= _MAX_BODY_BYTES and box.end <= size:
-                    body = _body(file, box)
-                    if body.startswith(_XMP_UUID):
-                        found["xmp"] = body[16:]
-                    elif body.startswith(_EXIF_UUID):
-                        found["exif"] = body[16:]
-        file.seek(stream.start)
-        start = file.read(42)
-        if not start.startswith(_STARTS_OF_CODESTREAM):
-            raise BoxError("it has no codestream")
-        right, bottom, left, top = struct.unpack_from(">4I", start, 8)
-        (count,) = struct.unpack_from(">H", start, 40)
-        components = [
-            ((depth & 0x7F) + 1, depth >= 0x80, across, down)
-            for depth, across, down in (struct.unpack(">BBB", file.read(3)) for _ in range(min(count, 64)))
-        ]
-    except (struct.error, IndexError) as error:
-        raise BoxError("its header is cut off") from error
-    width, height = max(0, right - left), max(0, bottom - top)
-    if found.pop("sides", (width, height)) != (width, height):
-        raise BoxError("its boxes and its codestream claim different sides")
-    return msgspec.convert(
-        {"start": stream.start, "end": stream.end, "width": width, "height": height, "components": components} | found,
-        Codestream,
-    )
-
-
-def _jp2_header(body: bytes) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for box in _inner(body, 0, len(body)):
-        if box.name == b"ihdr":
-            height, width = struct.unpack_from(">II", body, box.start)
-            found["sides"] = (width, height)
-        elif box.name == b"colr" and not found.keys() & {"space", "icc"}:
-            if body[box.start] == 1:
-                (found["space"],) = struct.unpack_from(">I", body, box.start + 3)
-            elif body[box.start] == 2:
-                found["icc"] = body[box.start + 3 : box.end]
-        elif box.name == b"pclr":
-            found["palette"] = True
-    return found
-
-
 def _still(meta: bytes, offset: int, *, moving: bool) -> Still:
-    parts = {box.name: box for box in reversed(list(_inner(meta, 4, len(meta))))}
+    parts = {box.name: box for box in reversed(list(inner_boxes(meta, 4, len(meta))))}
     for name in (b"pitm", b"iinf", b"iloc", b"iprp"):
         if name not in parts:
             raise BoxError(f"its {name.decode()} box is missing")
@@ -254,6 +206,7 @@ def _still(meta: bytes, offset: int, *, moving: bool) -> Still:
         ),
         orientation=_orientation(picture),
         icc=profiles[0] if profiles else b"",
+        codes=_codes(picture) or _codes(coded),
         items=items,
         about=[of for name, of, to in links if name == b"cdsc" and to == primary],
         moving=moving,
@@ -262,7 +215,7 @@ def _still(meta: bytes, offset: int, *, moving: bool) -> Still:
 
 def _items(meta: bytes, box: Box) -> dict[int, Item]:
     items = {}
-    for entry in _inner(meta, box.start + (8 if meta[box.start] else 6), box.end):
+    for entry in inner_boxes(meta, box.start + (8 if meta[box.start] else 6), box.end):
         version = meta[entry.start]
         if entry.name == b"infe" and version in (2, 3):
             wide = 4 if version == 3 else 2
@@ -299,12 +252,12 @@ def _locate(meta: bytes, box: Box, items: dict[int, Item], idat: int) -> None:
 
 
 def _describe(meta: bytes, box: Box, items: dict[int, Item]) -> None:
-    inner = list(_inner(meta, box.start, box.end))
+    inner = list(inner_boxes(meta, box.start, box.end))
     stored = [
         (entry.name, meta[entry.start : entry.end])
         for part in inner
         if part.name == b"ipco"
-        for entry in _inner(meta, part.start, part.end)
+        for entry in inner_boxes(meta, part.start, part.end)
     ]
     for part in inner:
         if part.name != b"ipma":
@@ -325,7 +278,7 @@ def _links(meta: bytes, box: Box) -> list[tuple[bytes, int, int]]:
     wide = 4 if meta[box.start] else 2
     links = (
         (entry.name, _number(meta, entry.start, wide), _number(meta, at, wide))
-        for entry in _inner(meta, box.start + 4, box.end)
+        for entry in inner_boxes(meta, box.start + 4, box.end)
         for at in range(entry.start + wide + 2, entry.end - wide + 1, wide)
     )
     return list(islice(links, _MAX_EXTENTS))
@@ -342,6 +295,14 @@ def _depth(picture: Item, coded: Item) -> tuple[int, bool]:
     return (max(each[5:], default=8), each[4] == 1) if each else (8, False)
 
 
+def _codes(item: Item) -> Codes | None:
+    for name, body in item.properties:
+        if name == b"colr" and body[:4] == b"nclx":
+            primaries, transfer = struct.unpack_from(">HH", body, 4)
+            return primaries, transfer
+    return None
+
+
 def _orientation(picture: Item) -> int:
     """The properties that turn and mirror, in their order, as EXIF's number: a transposition, then mirrorings."""
     swapped = across = down = False
@@ -356,18 +317,6 @@ def _orientation(picture: Item) -> int:
     return (lying if swapped else upright)[across, down]
 
 
-def _inner(data: bytes, start: int, end: int) -> Iterator[Box]:
-    for _ in range(_MAX_INNER_BOXES):
-        if start + 8 > end:
-            return
-        box = _box(data, start, start, end)
-        if box.end > end:
-            raise BoxError("a box is larger than the one around it")
-        yield box
-        start = box.end
-    raise BoxError("it has too many boxes")
-
-
 def _box(data: bytes, at: int, position: int, end: int) -> Box:
     """The box whose 8 or 16 bytes in front are at `data[at:]`, and at `position` of the file."""
     size, name = _number(data, at, 4), data[at + 4 : at + 8]
@@ -379,17 +328,6 @@ def _box(data: bytes, at: int, position: int, end: int) -> Box:
     if size < front:
         raise BoxError("a box claims to be smaller than its own name")
     return Box(name, position + front, position + size)
-
-
-def _body(file: BinaryIO, box: Box) -> bytes:
-    size = box.end - box.start
-    if size > _MAX_BODY_BYTES:
-        raise BoxError(f"its {box.name.decode('latin-1')} box claims {size} bytes")
-    file.seek(box.start)
-    body = file.read(size)
-    if len(body) != size:
-        raise BoxError("it is cut off")
-    return body
 
 
 def _number(data: bytes, at: int, size: int) -> int:

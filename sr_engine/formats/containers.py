@@ -1,7 +1,8 @@
 """Metadata put into files that are encoded already, for the kinds in which OpenCV cannot be trusted with it.
 
 Into JPEG it writes neither profiles of more than one segment nor XMP; into PNG it writes XMP as text of a kind that
-no reader expects, and bytes of foreign memory behind it; into JPEG 2000 nothing.
+no reader expects, and bytes of foreign memory behind it; into JPEG 2000 nothing. Into AVIF it writes no colour codes
+but sRGB's.
 """
 
 import struct
@@ -21,6 +22,8 @@ _SEGMENT = 65_533
 _PNG = b"\x89PNG\r\n\x1a\n"
 _UUID_EXIF = b"JpgTiffExif->JP2"
 _UUID_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_NCLX = b"colrnclx"
+_FRONT = 4096  # bytes before the pixels of an AVIF, its metadata lies among them
 _BAND = 256
 
 
@@ -47,6 +50,8 @@ def jpeg(data: Buffer, metadata: Metadata) -> bytes:
 def png(data: Buffer, metadata: Metadata) -> bytes:
     """The PNG with metadata."""
     chunks = []
+    if metadata.cicp:
+        chunks.append(_chunk(b"cICP", bytes([*metadata.cicp, 0, 1])))
     if metadata.icc:
         chunks.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.exif:
@@ -56,6 +61,15 @@ def png(data: Buffer, metadata: Metadata) -> bytes:
     view = memoryview(data)
     first = len(_PNG) + 25  # IHDR
     return b"".join([view[:first], *chunks, view[first:]])
+
+
+def avif(data: Buffer, metadata: Metadata) -> bytes:
+    """The AVIF with colour codes in place of its own, if it has any and no profile; all else OpenCV does well."""
+    packed = bytearray(data)
+    at = packed.find(_NCLX, 0, _FRONT)
+    if metadata.cicp and not metadata.icc and at >= 0:
+        struct.pack_into(">HH", packed, at + len(_NCLX), *metadata.cicp)
+    return bytes(packed)
 
 
 def grey_png(grey: Plane, alpha: Plane, level: int) -> bytes:

@@ -4,8 +4,8 @@ OpenCV decodes most kinds; Pillow those that OpenCV would get wrong (CMYK, grey 
 libheif, by the extra `heif`, HEIC. Both are imported when a picture needs them.
 
 Colours are those of the file's profile, which is carried along. Only CMYK is converted, through its profile to sRGB
-(relative colorimetric, black point compensated), or by the plain formula where there is none. PNG's gAMA and cHRM
-and the colour codes of AVIF and HEIC are not looked at.
+(relative colorimetric, black point compensated), or by the plain formula where there is none. Colour codes
+(CICP) are carried along as profiles are. PNG's gAMA and cHRM are not looked at.
 """
 
 import io
@@ -19,7 +19,7 @@ import numpy as np
 from sr_engine.errors import PictureError
 from sr_engine.formats import tags
 from sr_engine.formats.structure import Structure, examine
-from sr_engine.headers import Header, Kind, read_header
+from sr_engine.headers import NAMES, Header, Kind, read_header
 from sr_engine.pictures import Metadata, Picture, Plane
 from sr_engine.protocol import Code
 
@@ -66,7 +66,7 @@ def _picture(header: Header, structure: Structure, planes: Planes, sides: tuple[
         header.kind,
         _upright(colour, structure.orientation),
         None if alpha is None else _upright(alpha, structure.orientation),
-        Metadata(icc=b"" if inks else structure.icc, exif=structure.exif, xmp=structure.xmp),
+        Metadata(b"" if inks else structure.icc, structure.exif, structure.xmp, structure.codes),
         bits=8 if colour.dtype == np.uint8 else header.bits,
     )
 
@@ -141,9 +141,9 @@ def _imdecode(data: bytes | bytearray, flags: int, kind: Kind) -> Plane:
     except cv2.error as error:
         if error.code == _INSUFFICIENT_MEMORY:
             raise MemoryError(str(error)) from error
-        raise _damaged(f"the {kind} is damaged: copy the picture again") from error
+        raise _damaged(f"the {NAMES[kind]} is damaged: copy the picture again") from error
     if pixels is None or pixels.size == 0:
-        raise _damaged(f"the {kind} is damaged or cut off: copy the picture again")
+        raise _damaged(f"the {NAMES[kind]} is damaged or cut off: copy the picture again")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(Code.UNSUPPORTED, f"{pixels.dtype} pixels are not handled: convert the picture to 16 bits")
     found: Plane = pixels
@@ -162,7 +162,7 @@ def _pillow_image(data: bytes | bytearray, kind: Kind, sides: tuple[int, int]) -
     except MemoryError:
         raise
     except Exception as error:  # Pillow meets damage with nearly every exception there is
-        raise _damaged(f"the {kind} is damaged or cut off: copy the picture again") from error
+        raise _damaged(f"the {NAMES[kind]} is damaged or cut off: copy the picture again") from error
     if image.size != sides:
         raise _other_pixels(kind)
     return image
@@ -274,7 +274,7 @@ def _upright(plane: Plane, orientation: int) -> Plane:
 
 
 def _other_pixels(kind: Kind) -> PictureError:
-    return _damaged(f"the {kind} holds other pixels than its header claims: copy the picture again")
+    return _damaged(f"the {NAMES[kind]} holds other pixels than its header claims: copy the picture again")
 
 
 def _damaged(message: str) -> PictureError:

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from sr_engine.errors import PictureError
-from sr_engine.formats import containers, palettes, tags, tiff
+from sr_engine.formats import cicp, containers, palettes, tags, tiff
 from sr_engine.formats.metadata import corrected
-from sr_engine.headers import Kind
+from sr_engine.headers import NAMES, Kind
 from sr_engine.limits import result_kind
 from sr_engine.pictures import Metadata, Picture, Plane
 from sr_engine.protocol import Code, Output
@@ -33,19 +33,9 @@ EXTENSIONS = {
     Kind.JPEG2000: ".jp2",
     Kind.GIF: ".gif",
 }
-_NAMES = {
-    Kind.JPEG: "JPEG",
-    Kind.PNG: "PNG",
-    Kind.WEBP: "WebP",
-    Kind.TIFF: "TIFF",
-    Kind.BMP: "BMP",
-    Kind.AVIF: "AVIF",
-    Kind.HEIC: "HEIC",
-    Kind.JPEG2000: "JPEG 2000",
-    Kind.GIF: "GIF",
-}
 # The most bits of a sample; 8 for all others.
 _DEPTHS = {Kind.PNG: 16, Kind.TIFF: 16, Kind.JPEG2000: 16, Kind.AVIF: 12, Kind.HEIC: 12}
+_WITH_CODES = (Kind.PNG, Kind.AVIF, Kind.HEIC)
 _UNASSOCIATED = 2
 _BAND = 16  # rows; what is computed of so many stays in the processor's cache
 _INSUFFICIENT_MEMORY = -4
@@ -55,6 +45,7 @@ _SHORTEST_JPEG2000 = 32
 _AVIF_SPEED = 9
 # x265's fastest: 4 MP/s instead of 1.8 by default; at quality 95 the file is 3 % larger and the error the same.
 _HEIC_PRESET = "ultrafast"
+_ANOTHER = "set output.format to png"
 _NO_HEIC = "HEIC needs another library"
 
 
@@ -91,14 +82,14 @@ def encode(pages: Sequence[Picture], output: Output) -> Encoded:
     notes = []
     if output.format == "same" and kind is not picture.kind:
         size = f"{picture.width} x {picture.height} pixels"
-        notes.append(f"{_a(picture.kind)} cannot hold {size}: written as {_NAMES[kind]}")
+        notes.append(f"{_a(picture.kind)} cannot hold {size}: written as {NAMES[kind]}")
     hindrance = _hindrance(kind, picture, exact=output.format == "same")
     if hindrance and output.format == "same":
         notes.append(f"{hindrance}: written as PNG")
         kind = Kind.PNG
     elif hindrance:
         remedy = "run pip install 'dropscale[heif]', or " if hindrance == _NO_HEIC else ""
-        raise PictureError(Code.UNSUPPORTED, f"{hindrance}: {remedy}set output.format to png")
+        raise PictureError(Code.UNSUPPORTED, f"{hindrance}: {remedy}{_ANOTHER}")
     data = _WRITERS[kind](picture, output)
     return Encoded(data, EXTENSIONS[kind], "; ".join(notes + _losses(kind, picture)))
 
@@ -140,14 +131,17 @@ def _losses(kind: Kind, picture: Picture) -> list[str]:
     found = []
     most = _DEPTHS.get(kind, 8)
     if picture.bits > most:
-        found.append(f"{_NAMES[kind]} holds {most} bits a sample: {picture.bits} were reduced")
+        found.append(f"{NAMES[kind]} holds {most} bits a sample: {picture.bits} were reduced")
     if picture.alpha is not None and kind is Kind.JPEG:
         found.append("JPEG has no transparency: laid on white")
+    codes = picture.metadata.cicp
+    if codes and not picture.metadata.icc and kind not in _WITH_CODES:
+        found.append(f"{NAMES[kind]} cannot say that the colours are {cicp.name_of(codes)}: they will pass for sRGB")
     return found
 
 
 def _a(kind: Kind) -> str:
-    return f"{'an' if kind is Kind.AVIF else 'a'} {_NAMES[kind]}"
+    return f"{'an' if kind is Kind.AVIF else 'a'} {NAMES[kind]}"
 
 
 def _jpeg(picture: Picture, output: Output) -> bytes:
@@ -180,7 +174,8 @@ def _avif(picture: Picture, output: Output) -> bytes:
         depth = 10 if picture.bits <= 10 else 12
         options += [cv2.IMWRITE_AVIF_DEPTH, depth]
         pixels = _scaled(pixels, (1 << depth) - 1)
-    return bytes(_imencode(Kind.AVIF, pixels, options, _fitting(picture, grey=pixels.ndim == 2)))
+    metadata = _fitting(picture, grey=pixels.ndim == 2)
+    return containers.avif(_imencode(Kind.AVIF, pixels, options, metadata), metadata)
 
 
 def _jpeg2000(picture: Picture, _output: Output) -> bytes:
@@ -239,7 +234,7 @@ def _imencode(kind: Kind, pixels: Plane, options: list[int], metadata: Metadata 
         return packed.data
     if present:
         return _imencode(kind, pixels, options)
-    raise PictureError(Code.UPSCALE_FAILED, f"the result could not be encoded as {_NAMES[kind]}")
+    raise PictureError(Code.UPSCALE_FAILED, f"the result could not be encoded as {NAMES[kind]}: {_ANOTHER}")
 
 
 def _tiff_page(picture: Picture) -> tuple[memoryview, tiff.Tags]:
@@ -286,7 +281,9 @@ def _heic(picture: Picture, output: Output) -> bytes:
     pixels = _merged(picture.colour, picture.alpha)
     mode = {1: "L", 3: "BGR", 4: "BGRA"}[1 if pixels.ndim == 2 else pixels.shape[2]] + (";16" if deep else "")
     metadata = _fitting(picture, grey=pixels.ndim == 2)
-    parts = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc}
+    parts: dict[str, bytes | int] = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc}
+    if metadata.cicp and not metadata.icc:
+        parts["color_primaries"], parts["transfer_characteristics"] = metadata.cicp
     pillow_heif.options.SAVE_HDR_TO_12_BIT = picture.bits > 10
     for present in ({name: part for name, part in parts.items() if part}, {}):
         try:
@@ -296,7 +293,8 @@ def _heic(picture: Picture, output: Output) -> bytes:
             return file.getvalue()
         except (ValueError, OSError, RuntimeError) as error:
             refusal = error
-    raise PictureError(Code.UPSCALE_FAILED, f"the result could not be encoded as HEIC: {refusal}") from refusal
+    message = f"the result could not be encoded as HEIC ({refusal}): {_ANOTHER}"
+    raise PictureError(Code.UPSCALE_FAILED, message) from refusal
 
 
 def _of_eight_bits(picture: Picture) -> tuple[Plane, Plane | None]:

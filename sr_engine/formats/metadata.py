@@ -58,6 +58,7 @@ def corrected(metadata: Metadata, width: int, height: int) -> Metadata:
         icc=metadata.icc,
         exif=_corrected_exif(metadata.exif, width, height),
         xmp=_corrected_xmp(metadata.xmp, width, height, turned=turned),
+        cicp=metadata.cicp,
     )
 
 

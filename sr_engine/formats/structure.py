@@ -16,8 +16,8 @@ import zlib
 import msgspec
 
 from sr_engine.errors import PictureError
-from sr_engine.formats import boxes, gif, tags
-from sr_engine.headers import Header, Kind, animated, read_header
+from sr_engine.formats import boxes, cicp, gif, jpeg2000, tags
+from sr_engine.headers import NAMES, Header, Kind, animated, read_header
 from sr_engine.protocol import Code
 
 # In JPEG's scan data 0xFF is followed by 0 (stuffing), a restart marker or more fill; anything else ends the scan.
@@ -40,6 +40,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
         exif: a TIFF structure as it was embedded, or empty.
         xmp: as it was embedded, or empty.
         transparent_grey: the level, of 8 or 16 bits, that a PNG declares to be transparent, or None.
+        codes: of the colours, where they are known and not those of sRGB, or None.
     """
 
     orientation: int = 1
@@ -47,6 +48,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
     exif: bytes = b""
     xmp: bytes = b""
     transparent_grey: int | None = None
+    codes: cicp.Codes | None = None
 
 
 def examine(data: bytes, header: Header) -> list[Structure]:
@@ -112,7 +114,7 @@ def _walk_jpeg(data: bytes, header: Header) -> Structure:
 
 def _walk_png(data: bytes, header: Header) -> Structure:
     exif = icc = xmp = b""
-    transparent = None
+    transparent = codes = None
     position, pixels = 8, 0
     while True:
         length, name = struct.unpack_from(">I4s", data, position)
@@ -127,6 +129,8 @@ def _walk_png(data: bytes, header: Header) -> Structure:
             exif = body.removeprefix(_EXIF)
         elif name == b"iCCP":
             icc = _inflate(body.partition(b"\0")[2][1:])
+        elif name == b"cICP" and length == 4:
+            codes = (body[0], body[1])
         elif name in (b"iTXt", b"zTXt"):
             keyword, text = _png_text(name, body)
             if keyword == b"XML:com.adobe.xmp":
@@ -141,7 +145,7 @@ def _walk_png(data: bytes, header: Header) -> Structure:
             transparent = (int.from_bytes(body) & levels) * max(1, 255 // levels)
     if not pixels:
         raise _damaged("the PNG has no pixels: copy the picture again")
-    return _found(exif, icc, xmp, transparent)
+    return msgspec.structs.replace(_found(exif, icc, xmp, transparent), codes=cicp.telling(codes))
 
 
 def _png_text(name: bytes, body: bytes) -> tuple[bytes, bytes]:
@@ -271,12 +275,14 @@ def _walk_heif(data: bytes, header: Header) -> Structure:
             xmp = body
     # The format forbids to apply EXIF's orientation. libheif turns HEIC pictures while it decodes them.
     return msgspec.structs.replace(
-        _found(exif, still.icc, xmp), orientation=1 if header.kind is Kind.HEIC else still.orientation
+        _found(exif, still.icc, xmp),
+        orientation=1 if header.kind is Kind.HEIC else still.orientation,
+        codes=cicp.telling(still.codes),
     )
 
 
 def _walk_jpeg2000(data: bytes, header: Header) -> Structure:
-    found = boxes.read_codestream(io.BytesIO(data))
+    found = jpeg2000.read_codestream(io.BytesIO(data))
     if found.end > len(data):
         raise _cut_off(header.kind)
     position, parts = found.start + 2, 0
@@ -331,14 +337,11 @@ def _inflate(packed: bytes) -> bytes:
 
 def _refuse_unwritten(packed: bytes, kind: Kind) -> None:
     if packed.endswith(_UNWRITTEN):
-        raise _damaged(f"the end of the {_NAMES[kind]} was never written (zeros): copy the picture again")
-
-
-_NAMES = {kind: kind.upper() for kind in Kind} | {Kind.WEBP: "WebP", Kind.JPEG2000: "JPEG 2000 picture"}
+        raise _damaged(f"the end of the {NAMES[kind]} was never written (zeros): copy the picture again")
 
 
 def _cut_off(kind: Kind) -> PictureError:
-    return _damaged(f"the {_NAMES[kind]} is cut off before its end: copy the picture again")
+    return _damaged(f"the {NAMES[kind]} is cut off before its end: copy the picture again")
 
 
 def _damaged(message: str) -> PictureError:

@@ -63,6 +63,7 @@ class Runtime(Protocol):
         streams: how many runs at a time keep the device busy.
         batch: how many tiles of one shape are worth sending together.
         tile_pixels: the largest area of a tile that is worth sending, before any shortage of memory.
+        even_widths: whether widths that are no multiple of 4 run slowly.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Runtime(Protocol):
     streams: int
     batch: int
     tile_pixels: int
+    even_widths: bool
 
     def run(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
         """Enlarge.

@@ -202,6 +202,7 @@ class OnnxRuntime:
     """A network in ONNX Runtime."""
 
     name = "onnx"
+    even_widths = False
 
     def __init__(self, target: Target, open_session: Callable[[tuple[int, ...]], Any]) -> None:
         """Open a session right away, to see that it works.

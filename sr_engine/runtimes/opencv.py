@@ -119,6 +119,7 @@ class OpenCvRuntime:
     # each holds 0.3 GB of its own.
     streams = 1
     batch = 1
+    even_widths = False
 
     def __init__(self, net: Any, device: str, precision: str) -> None:
         self.device = device

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sr_engine.errors import UnusableEngine
 from sr_engine.machine import processors
 from sr_engine.models import Model
-from sr_engine.runtimes import Options, OutOfDeviceMemory
+from sr_engine.runtimes import Options, OutOfDeviceMemory, openvino_graph
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +112,7 @@ class OpenVinoRuntime:
         self.fixed_shapes = device != "CPU"
         self.batch = 1 if device == "CPU" else 4
         self.tile_pixels = 768 * 1024 if device == "CPU" else 512 * 512
+        self.even_widths = device == "CPU"
         self.streams = 2
         self._core, self._device, self._model = core, device, model
         self._properties: dict[str, Any] = {
@@ -125,7 +126,8 @@ class OpenVinoRuntime:
             self.streams = min(available, _MOST_STREAMS)
             self._properties |= {"INFERENCE_NUM_THREADS": available, "NUM_STREAMS": self.streams}
         self._lock = threading.Lock()
-        self._networks = {"float": network, "bytes": _on_bytes(network, model)}
+        on_bytes, self._cut_before_shuffle = openvino_graph.on_bytes(network, model)
+        self._networks = {"float": network, "bytes": on_bytes}
         first_use = np.zeros((1, 1, 1, 3) if device == "CPU" else (1, 256, 256, 3), np.uint8)
         self._requests: dict[tuple[str, tuple[int, ...]], queue.SimpleQueue[Any]] = {}
         # Its first use, on one thread: two threads that begin at the same time can lock each other out for ever
@@ -154,7 +156,11 @@ class OpenVinoRuntime:
             try:
                 # Shared: the network reads our array. The result has to be copied, the request reuses its memory.
                 result = request.infer({0: batch}, share_inputs=True, share_outputs=True)[0]
-                return _interleaved(result) if kind == "bytes" else result.copy()
+                if kind == "float":
+                    return result.copy()
+                if self._cut_before_shuffle:
+                    return openvino_graph.shuffled(result, self._model.scale)
+                return openvino_graph.interleaved(result)
             finally:
                 pool.put(request)
         except MemoryError as error:
@@ -180,41 +186,6 @@ class OpenVinoRuntime:
 
 def _any_shape(kind: str) -> list[int]:
     return [-1, 3, -1, -1] if kind == "float" else [-1, -1, -1, 3]
-
-
-def _on_bytes(network: Any, model: Model) -> Any:
-    """The network with all conversions inside: NxHxWx3 bytes (blue, green, red) in, Nx3xHxW bytes of that order out.
-
-    The result stays planar: interleaving it is slow inside OpenVINO and fast in OpenCV.
-    """
-    import numpy as np  # noqa: PLC0415
-    import openvino.opset13 as ops  # noqa: PLC0415
-    from openvino import Model as Graph  # noqa: PLC0415
-
-    graph = network.clone()
-    inner = graph.get_parameters()[0]
-    outer = ops.parameter([-1, -1, -1, 3], np.uint8)
-    flipped = np.array([2, 1, 0] if model.color == "rgb" else [0, 1, 2], np.int32)
-    channels = np.int32(1)
-    values = ops.convert(ops.transpose(outer, np.array([0, 3, 1, 2], np.int32)), "f32")
-    values = ops.gather(ops.multiply(values, np.float32(model.value_range / 255)), flipped, channels)
-    for target in list(inner.output(0).get_target_inputs()):
-        target.replace_source_output(values.output(0))
-    levels = ops.multiply(graph.get_results()[0].input_value(0).get_node(), np.float32(255 / model.value_range))
-    levels = ops.round(ops.clamp(levels, 0, 255), "half_to_even")
-    result = ops.gather(ops.convert(levels, "u8"), flipped, channels)
-    return Graph([ops.result(result)], [outer], model.file)
-
-
-def _interleaved(planar: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.uint8]":
-    import cv2  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
-
-    number, channels, height, width = planar.shape
-    result = np.empty((number, height, width, channels), np.uint8)
-    for planes, target in zip(planar, result, strict=True):
-        cv2.merge(list(planes), target)
-    return result
 
 
 def _last_line(error: Exception) -> str:

@@ -261,9 +261,11 @@ def test_no_pixels_is_damage(sides):
         header_of(png(*sides, 8, 2, [b""]))
 
 
-@pytest.mark.parametrize(
-    "module", ["protocol", "errors", "models", "tags", "boxes", "gif", "headers", "structure", "limits", "runtimes"]
-)
+LIGHT = ("protocol", "errors", "models", "headers", "limits", "runtimes")
+LIGHT_FORMATS = ("formats", "formats.tags", "formats.boxes", "formats.gif", "formats.structure")
+
+
+@pytest.mark.parametrize("module", [*LIGHT, *LIGHT_FORMATS])
 def test_light_modules_stay_light(module):
     code = (
         f"import sys, sr_engine.{module}; "

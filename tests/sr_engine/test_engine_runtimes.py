@@ -2,6 +2,7 @@
 
 import os
 
+import msgspec
 import numpy as np
 import pytest
 from engine_files import draw
@@ -101,3 +102,45 @@ def test_openvino_refuses_what_is_no_model(model, tmp_path):
         openvino.load(os.fspath(tmp_path / "m.onnx"), model, Options())
     with pytest.raises(UnusableEngine, match="cannot read the model"):
         openvino.load(os.fspath(tmp_path / "gone.onnx"), model, Options())
+
+
+@needs_openvino
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize("ending", ["shuffle", "shuffle plus input", "input plus shuffle", "clipped", "bilinear base"])
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_openvino_takes_networks_of_any_ending(model, tmp_path, mode, ending, color):
+    """With bytes the same as with floats, though most of these are cut before their pixel shuffle."""
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    rng = np.random.default_rng(5)
+    weights = [
+        numpy_helper.from_array((rng.normal(size=(27, 3, 3, 3)) / 20).astype(np.float32), "w"),
+        numpy_helper.from_array(np.full(27, 0.2, np.float32), "b"),
+        numpy_helper.from_array(np.array([1, 1, 3, 3], np.float32), "scales"),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["features"], pads=[1, 1, 1, 1]),
+        helper.make_node("DepthToSpace", ["features"], ["enlarged"], blocksize=3, mode=mode),
+    ]
+    if ending == "shuffle":
+        nodes[-1].output[0] = "y"
+    elif ending == "clipped":
+        nodes.append(helper.make_node("Clip", ["enlarged"], ["y"]))
+    else:
+        plain = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+        base = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"} if "bilinear" in ending else plain
+        nodes.append(helper.make_node("Resize", ["x", "", "scales"], ["base"], **base))
+        summands = ["base", "enlarged"] if ending.startswith("input") else ["enlarged", "base"]
+        nodes.append(helper.make_node("Add", summands, ["y"]))
+    ends = [helper.make_tensor_value_info(name, 1, ["n", 3, f"{name}h", f"{name}w"]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
+    path = tmp_path / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+    small = msgspec.structs.replace(model, color=color)
+    runtime = openvino.load(os.fspath(path), small, Options(precision="fp32", threads=1))
+    tile = draw(14, 11)
+    ordered = tile[:, :, ::-1] if color == "rgb" else tile
+    floats = runtime.run(np.ascontiguousarray(ordered.transpose(2, 0, 1)[None], np.float32) / 255)[0].transpose(1, 2, 0)
+    expected = np.clip(np.rint((floats[:, :, ::-1] if color == "rgb" else floats) * 255), 0, 255)
+    assert np.abs(runtime.run_bytes(tile[None])[0] - expected).max() <= 1
