@@ -22,7 +22,7 @@ SETUP_SECONDS = 600
 RUN_BY = {
     "make run": "test_make_run_enlarges_a_photograph_in_a_fresh_clone",
     "make test": "test_make_test_tests_in_a_fresh_clone",
-    "pip install .": "test_the_plain_pip_form_works_anywhere",
+    "pip install '.[openvino]'": "test_the_plain_pip_form_works_anywhere",
     "dropscale init pictures": "test_the_plain_pip_form_works_anywhere",
     "cd pictures": "test_the_plain_pip_form_works_anywhere",
     "dropscale run": "test_the_plain_pip_form_works_anywhere",
@@ -54,6 +54,18 @@ def test_each_command_of_the_table_exists_with_its_options() -> None:
         shown = subprocess.run([command(), name, "--help"], capture_output=True, text=True, check=True).stdout
         for option in re.findall(r"--?[a-z][a-z-]*", rest):
             assert option in shown, f"{name} has no {option}"
+
+
+def test_the_python_example_runs() -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example + "\nprint(larger.shape, larger.dtype)"],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "(1278, 1620, 3) uint8\n", done.stderr
 
 
 def test_the_links_lead_somewhere() -> None:

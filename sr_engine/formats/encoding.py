@@ -7,7 +7,9 @@ GIF; other kinds have no such thing and hold three equal channels instead.
 
 import io
 import struct
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -46,6 +48,8 @@ _AVIF_SPEED = 9
 # x265's fastest: 4 MP/s instead of 1.8 by default; at quality 95 the file is 3 % larger and the error the same.
 _HEIC_PRESET = "ultrafast"
 _ANOTHER = "set output.format to png"
+# Their depth is told to the library as a whole, while another thread may encode another.
+_deep_heic = threading.Lock()
 _NO_HEIC = "HEIC needs another library"
 
 
@@ -284,12 +288,14 @@ def _heic(picture: Picture, output: Output) -> bytes:
     parts: dict[str, bytes | int] = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc}
     if metadata.cicp and not metadata.icc:
         parts["color_primaries"], parts["transfer_characteristics"] = metadata.cicp
-    pillow_heif.options.SAVE_HDR_TO_12_BIT = picture.bits > 10
     for present in ({name: part for name, part in parts.items() if part}, {}):
         try:
             heif = pillow_heif.from_bytes(mode, (picture.width, picture.height), pixels.data.cast("B"))
             file = io.BytesIO()
-            heif.save(file, quality=output.jpeg_quality, enc_params={"preset": _HEIC_PRESET}, **present)
+            with _deep_heic if deep else nullcontext():
+                if deep:
+                    pillow_heif.options.SAVE_HDR_TO_12_BIT = picture.bits > 10
+                heif.save(file, quality=output.jpeg_quality, enc_params={"preset": _HEIC_PRESET}, **present)
             return file.getvalue()
         except (ValueError, OSError, RuntimeError) as error:
             refusal = error

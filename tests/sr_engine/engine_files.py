@@ -390,6 +390,12 @@ def cmyk_profile():
     return (head + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + table + body
 
 
+def relabelled(avif, primaries, transfer):
+    """The AVIF with other colour codes in its container."""
+    at = avif.index(b"colrnclx") + 8
+    return avif[:at] + struct.pack(">HH", primaries, transfer) + avif[at + 4 :]
+
+
 def enlarge(picture, network, pixels=768 * 1024, *, fixed=False):
     """The picture, enlarged in tiles of at most so many pixels."""
     from sr_engine.tiles import Cutting, Enlargement

@@ -4,8 +4,6 @@ import io
 import struct
 import subprocess
 import sys
-import time
-import zlib
 
 import cv2
 import numpy as np
@@ -19,17 +17,14 @@ from engine_files import (
     draw,
     exif,
     heic,
-    icc_profile,
     jpeg2000_of_12_bits,
     jpeg_segment,
     jpeg_with,
     pages,
     png,
-    png_chunk,
     ramp,
     saved,
     tiff,
-    with_jp2_box,
     with_metadata,
     written,
 )

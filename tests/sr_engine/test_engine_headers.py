@@ -3,6 +3,7 @@
 import contextlib
 import io
 import random
+import re
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from engine_files import (
     pages,
     png,
     ramp,
+    relabelled,
     saved,
     tiff,
     two_frames,
@@ -198,8 +200,10 @@ def test_pages_are_told_with_their_sides():
 UNSUPPORTED = {
     "jpeg xl": (b"\xff\x0a" + bytes(20), "JPEG XL"),
     "another heif": (heic(RGB).replace(b"hvc1", b"vvc1"), "'vvc1'"),
-    "video": (b"\0\0\0\x20ftypisom" + bytes(20), "video"),
-    "pdf": (b"%PDF-1.7\n", "PDF"),
+    "video": (b"\0\0\0\x20ftypisom" + bytes(20), "a video, .*: save the frame you want"),
+    "pdf": (b"%PDF-1.7\n", "PDF .*: convert it"),
+    "zip": (b"PK\3\4" + bytes(20), "a ZIP archive, .*: unpack it"),
+    "raw": (b"FUJIFILM" + bytes(20), "a raw photograph .*: develop it"),
 }
 
 
@@ -225,6 +229,9 @@ OBSTACLES = {
     "grey and something": (tiff(np.dstack([GREY, GREY]), photometric=1), "2 channels"),
     "five samples": (tiff(np.dstack([WITH_ALPHA, GREY]), photometric=2), "5 channels"),
     "raw photograph": (tiff(RGB, t254=1), "raw photograph"),
+    "zstandard tiff": (saved(RGB, "TIFF", compression="zstd"), "compression 50000"),
+    "hierarchical jpeg": (FILES["jpeg"][1].replace(b"\xff\xc0", b"\xff\xc5"), "hierarchical"),
+    "hdr avif": (relabelled(FILES["avif"][1], 9, 16), "HDR"),
     "16-bit bmp": (bmp(24, 20, 16, bytes(48 * 20)), "16 bits per pixel"),
 }
 
@@ -235,6 +242,7 @@ def test_sound_pictures_that_are_not_handled_say_so(name):
     header = header_of(data)
     assert (header.width, header.height) == (24, 20)
     assert named in header.obstacle
+    assert re.search(r"(: |, )(convert it to|save it|save the frame|develop it to) ", header.obstacle), "what to do"
 
 
 def test_a_thumbnail_page_is_no_second_page():

@@ -34,7 +34,7 @@ from sr_engine.formats.decoding import decode
 from sr_engine.formats.encoding import encode
 from sr_engine.headers import Kind, read_header
 from sr_engine.pictures import Metadata, Picture
-from sr_engine.protocol import Code, Output
+from sr_engine.protocol import Output
 
 COLOUR = draw(40, 48)
 ALPHA = ramp(40, 48)
@@ -185,3 +185,77 @@ def test_decoding_common_kinds_needs_neither_pillow_nor_libheif():
     for name in ("jpeg", "png", "webp", "tiff", "avif"):
         data = DESCRIBED[name]
         subprocess.run([sys.executable, "-P", "-c", code], input=data, check=True, capture_output=True, timeout=60)
+
+
+def png_of_codes(*codes):
+    return png_with((b"cICP", bytes(codes)))
+
+
+P3, BT2020 = (12, 13), (9, 14)
+CODED = {
+    "png": (png_of_codes(*P3, 0, 1), P3),
+    "avif": (relabelled(written(".avif", COLOUR), *P3), P3),
+    "avif alpha": (relabelled(saved(np.dstack([RGB, ALPHA]), "AVIF", exif=exif(6)), *P3), P3),
+    "avif 10": (relabelled(written(".avif", deepened(COLOUR) >> 6, cv2.IMWRITE_AVIF_DEPTH, 10), *BT2020), BT2020),
+    "avif grey": (relabelled(written(".avif", COLOUR[:, :, 1].copy()), *P3), P3),
+    "heic": (heic(RGB, color_primaries=12, transfer_characteristics=13, **LOSSLESS), P3),
+    "heic 10": (heic(deepened(RGB), "RGB;16", color_primaries=9, transfer_characteristics=14), BT2020),
+}
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_colour_codes_are_carried_to_the_kinds_that_hold_them(name):
+    data, codes = CODED[name]
+    picture = one(data)
+    assert picture.metadata.cicp == codes
+    if name in ("png", "heic"):
+        assert np.array_equal(picture.colour, COLOUR), "the numbers stay what they are"
+    for wanted in ("same", "png", "avif", "heic"):
+        encoded = encode([picture], Output(wanted))
+        assert one(encoded.data).metadata.cicp == codes
+        assert "colours" not in encoded.note
+        if encoded.extension == ".png":
+            assert b"cICP" + bytes([*codes, 0, 1]) in encoded.data
+        else:
+            assert encoded.data.count(b"colrnclx" + struct.pack(">HH", *codes)) == 1
+
+
+def test_colour_codes_that_are_lost_are_told():
+    for wanted, name in (("jpeg", "JPEG"), ("tiff", "TIFF"), ("webp", "WebP"), ("bmp", "BMP")):
+        encoded = encode([one(CODED["png"][0])], Output(wanted))
+        assert encoded.note == f"{name} cannot say that the colours are Display P3: they will pass for sRGB"
+    assert "BT.2020" in encode([one(CODED["heic 10"][0])], Output("jpeg")).note
+    described = Picture(Kind.PNG, COLOUR, metadata=Metadata(icc_profile(), cicp=P3))
+    assert encode([described], Output("jpeg")).note == "", "the profile says it"
+
+
+@pytest.mark.parametrize("codes", [(1, 13), (2, 2), (1, 1), (250, 13), (12, 77), (0, 0), (3, 3)])
+def test_colour_codes_that_say_nothing_are_dropped(codes):
+    for data in (png_of_codes(*codes, 0, 1), relabelled(written(".avif", COLOUR), *codes)):
+        assert one(data).metadata.cicp is None
+
+
+def test_damaged_colour_codes_are_no_reason_to_refuse():
+    for body in (b"", b"\x0c", b"\x0c\x0d", bytes(9)):
+        assert one(png_with((b"cICP", body))).metadata.cicp is None
+
+
+HDR = {
+    "png": png_of_codes(9, 16, 0, 1),
+    "avif pq": relabelled(written(".avif", COLOUR), 9, 16),
+    "avif hlg": relabelled(written(".avif", COLOUR), 9, 18),
+    "heic": heic(deepened(RGB), "RGB;16", color_primaries=9, transfer_characteristics=16),
+}
+
+
+@pytest.mark.parametrize("name", HDR)
+def test_hdr_is_refused_from_the_header(name):
+    assert read_header(io.BytesIO(HDR[name])).obstacle.startswith("HDR pictures are not handled: ")
+
+
+def test_orientation_is_not_written_again():
+    described = {"exif": b"Exif\0\0" + photograph_exif(), "xmp": photograph_xmp()}
+    for turned in (saved(RGB, "JPEG", **described), saved(RGB, "WEBP", **described), heic(RGB, **described)):
+        again = one(encode([one(turned)], Output()).data)
+        assert (again.width, again.height) == (40, 48)
+        assert read_exif(again.metadata.exif)[0x112] == 1
