@@ -43,6 +43,7 @@ class Setting:
     Attributes:
         photographs: where pictures come from.
         set5: folder with HR/ and LRx3/, or None.
+        runtimes: those of the engine that are measured.
         rounds: how often each side of a ratio is measured.
         folder: for pictures and results.
         pictures: the batch.
@@ -52,6 +53,7 @@ class Setting:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.photographs = Photographs(options.photos)
         self.set5 = Path(options.set5) if options.set5 else None
+        self.runtimes = [name for name in setting.runtimes if name in options.runtimes]
         self.rounds = options.rounds
         self.folder = folder
         (folder / "batch").mkdir()
@@ -90,7 +92,7 @@ def throughput(setting: Setting) -> Iterator[str]:
     """The whole batch, from file to file, against the bare runtime on a tile that is in memory."""
     yield "| engine, file to file | kpx/s | bare runtime, tile in memory | kpx/s | engine : bare |"
     yield "|---|---|---|---|---|"
-    for runtime in quality.installed():
+    for runtime in setting.runtimes:
         precision = precision_of(runtime)
         sides = [lambda runtime=runtime: setting.engine_speed(setting.pictures, runtime)]
         for shape in TILES:
@@ -121,7 +123,7 @@ def processes(setting: Setting) -> Iterator[str]:
             subprocess.run(command, check=True)
         return size / (time.perf_counter() - begun)
 
-    names = [name for name in quality.installed() if name != "onnx"]
+    names = [name for name in setting.runtimes if name != "onnx"]
     theirs, *ours = in_turns(setting.rounds, [singly, *(lambda name=name: batch(name) for name in names)])
     yield f"| {len(setting.pictures)} pictures, cold start to exit | kpx/s | against a process per picture |"
     yield "|---|---|---|"
@@ -185,7 +187,7 @@ def memory(setting: Setting) -> Iterator[str]:
 def start(setting: Setting) -> Iterator[str]:
     """From nothing to the first tile, by phase, and from the last picture to the process's end."""
     picture = setting.photographs.write(0, 256 * 256, setting.folder)
-    names = quality.installed()
+    names = setting.runtimes
     columns = []
     for name in names:
         starts = [one_start(name, picture, setting.results()) for _ in range(STARTS)]
@@ -308,6 +310,7 @@ def main() -> None:
     parser.add_argument("--photos", help="a folder with photographs (jpg, png); else docs/bee.jpg")
     parser.add_argument("--set5", help="a folder with HR/ and LRx3/ of Set5, for the PSNR")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), metavar="PART,...")
+    parser.add_argument("--runtimes", type=lambda text: text.split(","), default=quality.RUNTIMES, metavar="NAME,...")
     parser.add_argument("--rounds", type=int, default=3, help="of each comparison")
     parser.add_argument("--pictures", type=int, default=24, help="in the batch")
     parser.add_argument("--update", type=Path, metavar="PAGE", help="put the tables there, too")

@@ -16,7 +16,7 @@ import zlib
 import msgspec
 
 from sr_engine.errors import PictureError
-from sr_engine.formats import boxes, cicp, gif, jpeg2000, tags
+from sr_engine.formats import av1, boxes, cicp, gif, jpeg2000, tags
 from sr_engine.headers import NAMES, Header, Kind, animated, read_header
 from sr_engine.protocol import Code
 
@@ -28,6 +28,8 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MAX_METADATA_BYTES = 4 << 20  # of each part; more is left out
 # Compressed pixels never end in this many zeros; a file that a copier preallocated and did not finish does.
 _UNWRITTEN = bytes(64)
+_CODED_MARGIN = 64  # pixels; some encoders round sides up
+_MOST_SCANS = 500  # each takes as long as the whole picture; usual are 1 .. 15
 _UNCOMPRESSED_TIFF = (1, 32773)  # none, PackBits: zeros are pixels there
 
 
@@ -107,6 +109,8 @@ def _walk_jpeg(data: bytes, header: Header) -> Structure:
             profile[body[len(_ICC)]] = body[len(_ICC) + 2 :]
         scans += marker == 0xDA
         position += length
+    if scans > _MOST_SCANS:
+        raise _damaged("the JPEG has more scans than any sound program writes: save it as PNG")
     if not scans:
         raise _damaged("the JPEG ends before its pixels begin: copy the picture again")
     return _found(exif, b"".join(profile[key] for key in sorted(profile)), xmp)
@@ -262,6 +266,8 @@ def _walk_heif(data: bytes, header: Header) -> Structure:
     if any(start + size > len(data) for start, size in coded):
         raise _cut_off(header.kind)
     for item in still.items.values():
+        if item.type == b"av01":
+            _compare_av1(data, item, header)
         for start, size in item.extents[-1:] if item.type in (b"av01", b"hvc1") else ():
             _refuse_unwritten(data[start : start + size or len(data)], header.kind)
     exif = xmp = b""
@@ -279,6 +285,16 @@ def _walk_heif(data: bytes, header: Header) -> Structure:
         orientation=1 if header.kind is Kind.HEIC else still.orientation,
         codes=cicp.telling(still.codes),
     )
+
+
+def _compare_av1(data: bytes, item: boxes.Item, header: Header) -> None:
+    """The decoder allocates what the coded data claims, then scales it to what the boxes claim."""
+    coded = b"".join(data[start : start + size if size else None] for start, size in item.extents)
+    ispe = item.find(b"ispe")
+    told = struct.unpack_from(">II", ispe, 4) if ispe else (header.width, header.height)
+    for own in av1.sides(coded):
+        if any(abs(one - other) > _CODED_MARGIN for one, other in zip(own, told, strict=True)):
+            raise _damaged("the AVIF holds other pixels than its header claims: copy the picture again")
 
 
 def _walk_jpeg2000(data: bytes, header: Header) -> Structure:

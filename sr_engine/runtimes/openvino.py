@@ -48,11 +48,12 @@ def load(weights: str, model: Model, options: Options) -> "OpenVinoRuntime":
     core = openvino.Core()
     device = _device(core, options.device)
     precision = _precision(core, device, options.precision)
-    if options.cache_folder and device != "CPU":  # compiling for a CPU is faster than reading its cache
+    if options.cache_folder and _is_utf8(options.cache_folder):
+        # Written anew where it is cut off or of another version.
         core.set_property({"CACHE_DIR": os.path.join(options.cache_folder, "openvino")})
     try:
-        with open(weights, "rb") as file:  # a path that is not UTF-8 would not survive the way into C++
-            network = core.read_model(file.read(), b"")
+        with open(weights, "rb") as file:
+            network = core.read_model(file.read(), b"")  # a path that is not UTF-8 would not survive the way into C++
         return OpenVinoRuntime(core, network, model, device, precision, options.threads)
     except OSError as error:
         raise UnusableEngine(f"cannot read the model {weights}: {error.strerror}") from error
@@ -186,6 +187,14 @@ class OpenVinoRuntime:
 
 def _any_shape(kind: str) -> list[int]:
     return [-1, 3, -1, -1] if kind == "float" else [-1, -1, -1, 3]
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # the surrogates that stand for other bytes
+        return False
+    return True
 
 
 def _last_line(error: Exception) -> str:

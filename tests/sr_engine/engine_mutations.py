@@ -171,10 +171,18 @@ def variants(files, count, seed):
         yield f"{name}, {change.__name__}, {number} of seed {seed}", bytes(data)
 
 
+def _fields(data):
+    """Where the fields lie: in front, but a TIFF says where."""
+    start = 0
+    if data[:2] in (b"II", b"MM"):
+        start = int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
+    return range(start, min(len(data), start + _HEAD))
+
+
 def _flip(dice, data, _other):
-    reach = len(data) if dice.random() < 0.5 else min(len(data), _HEAD)
+    reach = range(len(data)) if dice.random() < 0.5 else _fields(data)
     for _ in range(dice.choice((1, 1, 2, 4, 9))):
-        data[dice.randrange(reach)] ^= 1 << dice.randrange(8)
+        data[dice.choice(reach)] ^= 1 << dice.randrange(8)
     return data
 
 
@@ -205,7 +213,7 @@ def _extreme(dice, data, _other):
     """A length, a count, an offset: any number of the head."""
     size = dice.choice((1, 2, 4, 4, 8))
     value = dice.choice(_EXTREMES) & (1 << 8 * size) - 1
-    at = dice.randrange(min(len(data), _HEAD) - size)
+    at = dice.choice(_fields(data)[:-size])
     data[at : at + size] = value.to_bytes(size, dice.choice(("big", "little")))
     return data
 
@@ -217,7 +225,7 @@ def _sides(dice, data, _other):
         places = [
             (at, layout)
             for layout in (">I", "<I", ">H", "<H")
-            for at in range(min(len(data), _HEAD))
+            for at in _fields(data)
             if data.startswith(struct.pack(layout, side), at)
         ]
         for at, layout in places if dice.random() < 0.5 else places[: dice.randrange(3)]:

@@ -270,7 +270,16 @@ def test_no_pixels_is_damage(sides):
 
 
 LIGHT = ("protocol", "errors", "models", "headers", "limits", "runtimes")
-LIGHT_FORMATS = ("formats", "formats.tags", "formats.boxes", "formats.gif", "formats.structure")
+LIGHT_FORMATS = (
+    "formats",
+    "formats.tags",
+    "formats.boxes",
+    "formats.gif",
+    "formats.jpeg2000",
+    "formats.cicp",
+    "formats.foreign",
+    "formats.structure",
+)
 
 
 @pytest.mark.parametrize("module", [*LIGHT, *LIGHT_FORMATS])

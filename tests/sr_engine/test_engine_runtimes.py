@@ -90,6 +90,26 @@ def test_openvino_for_devices_that_want_one_shape(model, weights, network):
 
 
 @needs_openvino
+def test_openvino_keeps_what_it_compiled_and_survives_its_damage(model, weights, network, tmp_path):
+    tile = draw(20, 30)
+    for kept_bytes in (None, 0, 1000, None):
+        for blob in (tmp_path / "openvino").glob("*.blob"):
+            if kept_bytes is not None:
+                blob.chmod(0o600)
+                os.truncate(blob, kept_bytes)
+        runtime = openvino.load(weights, model, Options(precision="fp32", cache_folder=os.fspath(tmp_path)))
+        assert np.abs(runtime.run_bytes(tile[None])[0].astype(int) - network([tile])[0]).max() <= 1
+        assert list((tmp_path / "openvino").glob("*.blob"))
+
+
+@needs_openvino
+def test_openvino_takes_a_cache_folder_that_is_not_text(model, weights, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    runtime = openvino.load(weights, model, Options(cache_folder=folder))
+    assert runtime.run_bytes(draw(5, 5)[None]).shape == (1, 15, 15, 3)
+
+
+@needs_openvino
 def test_openvino_says_which_devices_there_are(model, weights):
     with pytest.raises(UnusableEngine, match="only cpu"):
         openvino.load(weights, model, Options(device="gpu:3"))
