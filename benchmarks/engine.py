@@ -53,7 +53,7 @@ class Setting:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.photographs = Photographs(options.photos)
         self.set5 = Path(options.set5) if options.set5 else None
-        self.runtimes = [name for name in setting.runtimes if name in options.runtimes]
+        self.runtimes = [name for name in quality.installed() if name in options.runtimes]
         self.rounds = options.rounds
         self.folder = folder
         (folder / "batch").mkdir()
@@ -220,10 +220,10 @@ def precision(setting: Setting) -> Iterator[str]:
     yield f"| | Set5 | against fp32 | largest difference | mean | kpx/s of {len(pictures)} pictures | ratio |"
     yield "|---|---|---|---|---|---|---|"
     for kind, value, levels, speeds_here in zip(kinds, decibels, differences, speeds, strict=True):
-        quality = f"{value:.3f} dB | {value - decibels[0]:+.3f} dB" if setting.set5 else "not given |"
+        psnr = f"{value:.3f} dB | {value - decibels[0]:+.3f} dB" if setting.set5 else "not given |"
         most, mean = max(each.max() for each in levels), np.mean([each.mean() for each in levels])
         against = ratio(speeds_here, speeds[0])
-        yield f"| {' '.join(kind)} | {quality} | {most} | {mean:.3f} | {speed(speeds_here)} | {against} |"
+        yield f"| {' '.join(kind)} | {psnr} | {most} | {mean:.3f} | {speed(speeds_here)} | {against} |"
 
 
 # Sides of a comparison

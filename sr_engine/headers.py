@@ -252,7 +252,7 @@ def _tiff_obstacle(reader: tags.TagReader, page: tags.Directory) -> str:  # noqa
     if (packing := reader.integer(page, tags.COMPRESSION, 1)) not in _TIFF_COMPRESSIONS:
         return f"TIFFs of compression {packing} are not handled: save it with LZW, with Deflate, or without any"
     # By photometric interpretation: grey (two ways), RGB, palette, CMYK, YCbCr.
-    second = (1, 2) if tags.EXTRA_SAMPLES in page.entries else (1,)
+    second = (1, 2) if reader.integers(page, tags.EXTRA_SAMPLES) else (1,)
     allowed = {0: (1,), 1: second, 2: (3, 4), 3: (1,), 5: (4,), 6: (3,)}
     if meaning not in allowed:
         return f"TIFFs of photometric interpretation {meaning} are not handled: convert it to RGB"

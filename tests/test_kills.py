@@ -85,6 +85,7 @@ def strike(site: Site, running: Running, stream: Stream, chance: random.Random) 
     return whom if killed else "watcher" if whom == "both" else None
 
 
+@pytest.mark.slow
 def test_a_hundred_kills_over_a_stream_of_pictures_lose_nothing_and_deliver_nothing_twice(
     make_site: Callable[..., Site],
 ) -> None:
@@ -362,6 +363,7 @@ LACKING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lacking", "used"), LACKING)
 def test_the_watcher_killed_on_a_file_system_that_lacks_calls_carries_on(
     tmp_path: Path, lacking: tuple[str, ...], used: tuple[str, ...]

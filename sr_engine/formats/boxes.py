@@ -17,6 +17,9 @@ _MAX_BOXES = 2000  # of the first level
 _MAX_INNER_BOXES = 10_000  # in one box; the largest photographs are put together from hundreds of tiles
 MAX_BODY_BYTES = 4 << 20  # of a box that is read as a whole; colour profiles lie in them
 _MAX_EXTENTS = 100_000  # of all items, and links between them
+# What the tiles of a grid, and its alpha, may have beyond the picture's own pixels: they are decoded whole.
+_MOST_SURPLUS = 8
+_SPARE_PIXELS = 1 << 22
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 
 
@@ -185,6 +188,14 @@ def _still(meta: bytes, offset: int, *, moving: bool) -> Still:
     if sides is None:
         raise BoxError("its primary picture has no sides")
     width, height = struct.unpack_from(">II", sides, 4)
+    alphas = [
+        of
+        for name, of, to in links
+        if name == b"auxl" and to == primary and (items.get(of, Item()).find(b"auxC") or b"")[4:].startswith(_ALPHA)
+    ]
+    parts = {to for name, of, to in links if name == b"dimg" and of in (primary, *alphas)}
+    if _area(items, {*parts, *alphas}) > _MOST_SURPLUS * width * height + _SPARE_PIXELS:
+        raise BoxError("its parts are far larger than its picture")
     cut = picture.find(b"clap")
     if cut is not None and coded.type == b"hvc1":  # libheif cuts, libavif does not
         across, across_parts, down, down_parts = struct.unpack_from(">4I", cut)
@@ -197,13 +208,7 @@ def _still(meta: bytes, offset: int, *, moving: bool) -> Still:
         height=height,
         bits=bits,
         grey=grey,
-        alpha=any(
-            name == b"auxl"
-            and to == primary
-            and of in items
-            and (items[of].find(b"auxC") or b"")[4:].startswith(_ALPHA)
-            for name, of, to in links
-        ),
+        alpha=bool(alphas),
         orientation=_orientation(picture),
         icc=profiles[0] if profiles else b"",
         codes=_codes(picture) or _codes(coded),
@@ -293,6 +298,12 @@ def _depth(picture: Item, coded: Item) -> tuple[int, bool]:
         return 8 + (hevc[17] & 7), not hevc[16] & 3
     each = picture.find(b"pixi")
     return (max(each[5:], default=8), each[4] == 1) if each else (8, False)
+
+
+def _area(items: dict[int, Item], numbers: set[int]) -> int:
+    """Pixels of these items together."""
+    found = (items[number].find(b"ispe") for number in numbers if number in items)
+    return sum(int.from_bytes(sides[4:8]) * int.from_bytes(sides[8:12]) for sides in found if sides)
 
 
 def _codes(item: Item) -> Codes | None:

@@ -29,7 +29,7 @@ from engine_files import (
 from sr_engine.errors import PictureError
 from sr_engine.formats.decoding import decode
 from sr_engine.formats.structure import examine
-from sr_engine.headers import read_header
+from sr_engine.headers import HeaderError, read_header
 from sr_engine.limits import check
 from sr_engine.protocol import Code, Limits, Output
 
@@ -181,6 +181,42 @@ def test_a_container_that_lies_about_its_picture_is_refused():
     assert caught.value.code is Code.UNDECODABLE
 
 
+@pytest.mark.parametrize("pixels", [np.zeros((300, 400), np.uint8), np.zeros((300, 400, 4), np.uint8)])
+def test_an_avif_whose_coded_data_is_larger_than_its_boxes_say_is_refused(pixels):
+    """The decoder would allocate what the data claims, and scale it down without a word."""
+    data = bytearray(written(".avif", pixels))
+    while (at := data.find(b"ispe" + struct.pack(">III", 0, 400, 300))) >= 0:
+        data[at + 8 : at + 16] = struct.pack(">II", 24, 20)
+    assert read_header(io.BytesIO(data)).pixels == 24 * 20
+    with pytest.raises(PictureError, match="other pixels than its header claims"):
+        decode(bytes(data))
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    data = WHOLE["jpeg progressive"]
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(PictureError, match="more scans than any sound program writes"):
+        decode(data[:last] + data[last:-2] * 600 + data[-2:])
+
+
+@pytest.mark.parametrize(
+    "entry", [(3, 0x10000000, 0), (0, 1, 0), (3, 1000, 0x7FFFFFFF), (2, 1, 0), (16, 1, 0xFFFFFFFF)]
+)
+@pytest.mark.parametrize("tag", [256, 258, 262, 273, 274, 277, 278, 279, 338])
+def test_tiffs_of_damaged_tags_are_refused_or_read(tag, entry):
+    data = bytearray(tiff(np.dstack([RGB, ramp(20, 24)]), t338=2, t274=6))
+    at = next(
+        at
+        for at in range(int.from_bytes(data[4:8], "little") + 2, len(data), 12)
+        if data[at : at + 2] == struct.pack("<H", tag)
+    )
+    struct.pack_into("<HII", data, at + 2, *entry)
+    try:
+        assert len(decode(bytes(data))) == 1
+    except PictureError as error:
+        assert error.code in (Code.UNDECODABLE, Code.UNSUPPORTED)
+
+
 @pytest.mark.parametrize("sides", [(60_000, 60_000), (2_000_000_000, 1), (20_000, 10_001)])
 def test_bombs_are_refused_before_decoding(sides):
     bomb = png(*sides, 8, 2, [bytes(40_000)])
@@ -191,3 +227,18 @@ def test_bombs_are_refused_before_decoding(sides):
     assert str(sides[0]) in caught.value.message
     assert "limits." in caught.value.message
     assert time.monotonic() - begun < 1
+
+
+def test_an_alpha_far_larger_than_its_picture_is_refused():
+    """Decoders decode it whole before they find that the two do not fit."""
+    data = bytearray(WHOLE["avif alpha"])
+    size = struct.pack(">I", 20) + b"ispe" + struct.pack(">III", 0, 9000, 9000)
+    end = data.index(b"ipma") - 4
+    data[end:end] = size
+    for name in (b"meta", b"iprp", b"ipco"):
+        at = data.index(name) - 4
+        data[at : at + 4] = struct.pack(">I", int.from_bytes(data[at : at + 4]) + 20)
+    at = data.index(b"\0\2\5\1\6") + 3  # the alpha's properties, its sides first
+    data[at] = 9
+    with pytest.raises(HeaderError, match="parts are far larger than its picture"):
+        read_header(io.BytesIO(data))

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import threading
 import time
 
 import cv2
@@ -37,6 +38,7 @@ LIMITS = Limits(pixels=30_000, memory_bytes=600_000_000)
 # What an engine may take at all, lest a bomb take the machine down; threads' stacks and reserves count too.
 ADDRESSES_KB = 6_000_000
 PATIENCE = 5.0
+HANGS = 100.0
 
 
 def family(name):
@@ -87,6 +89,8 @@ class Answers:
             engine.say(End())
         except BrokenPipeError:
             pass
+        watchdog = threading.Timer(HANGS, engine.process.kill)
+        watchdog.start()
         begun = set()
         last = time.monotonic()
         while (event := engine.hear()) is not None and not isinstance(event, Bye):
@@ -98,6 +102,7 @@ class Answers:
                 assert event.id not in self.events, "a second answer"
                 self.events[event.id] = event
                 self.slowest = max(self.slowest, (waited, event.id))
+        watchdog.cancel()
         if event is None:
             assert begun - self.events.keys(), f"the engine died without a picture to blame: {engine.log()}"
             return sorted(begun - self.events.keys())
