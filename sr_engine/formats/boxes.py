@@ -193,8 +193,8 @@ def _still(meta: bytes, offset: int, *, moving: bool) -> Still:
         for name, of, to in links
         if name == b"auxl" and to == primary and (items.get(of, Item()).find(b"auxC") or b"")[4:].startswith(_ALPHA)
     ]
-    parts = {to for name, of, to in links if name == b"dimg" and of in (primary, *alphas)}
-    if _area(items, {*parts, *alphas}) > _MOST_SURPLUS * width * height + _SPARE_PIXELS:
+    decoded = {to for name, of, to in links if name == b"dimg" and of in (primary, *alphas)}
+    if _area(items, {*decoded, *alphas}) > _MOST_SURPLUS * width * height + _SPARE_PIXELS:
         raise BoxError("its parts are far larger than its picture")
     cut = picture.find(b"clap")
     if cut is not None and coded.type == b"hvc1":  # libheif cuts, libavif does not
