@@ -17,7 +17,10 @@ Side = Callable[[], float]
 
 def in_turns(rounds: int, sides: Sequence[Side]) -> list[list[float]]:
     """Measure each side once a round, so that a machine that gets slower or faster meanwhile does it to all."""
-    values = [[side() for side in sides] for _ in range(rounds)]
+    values = []
+    for number in range(rounds):
+        sys.stderr.write(f"round {number + 1} of {rounds}\n")
+        values.append([side() for side in sides])
     return [list(column) for column in zip(*values, strict=True)]
 
 

@@ -105,6 +105,8 @@ class Requests:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Serve one conversation, then end the process."""
+    if sys.stderr is None:  # started without one
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end of the process
     options = _parse(arguments)
     if os.isatty(0):
         sys.stderr.write("the engine waits for requests, one JSON object a line; --help says more\n")
@@ -118,19 +120,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if not isinstance(error, EngineError):
             traceback.print_exc()
             error = UnusableEngine(f"the engine cannot start ({type(error).__name__}: {error})")
-        events.emit(
-            protocol.Failed(
-                id=None,
-                code=error.code,
-                message=error.message,
-                fault=protocol.Fault.ENVIRONMENT,
-                retryable=False,
-            )
-        )
-        _leave(EXIT_UNUSABLE)
+        _give_up(error, events)
     while isinstance(request := requests.next(), protocol.Upscale):
         pipeline.submit(request)
-    pipeline.finish()
+    try:
+        pipeline.finish()
+    except UnusableEngine as error:
+        _give_up(error, events)
     requests.bye_said.set()
     seconds = time.perf_counter() - _STARTED
     events.emit(protocol.Bye(pictures=pipeline.pictures, failed=pipeline.failed, seconds=seconds))
@@ -200,6 +196,16 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
     return pipeline
 
 
+def _give_up(error: EngineError, events: Events) -> NoReturn:
+    """No picture can be upscaled, or none any more."""
+    events.emit(
+        protocol.Failed(
+            id=None, code=error.code, message=error.message, fault=protocol.Fault.ENVIRONMENT, retryable=False
+        )
+    )
+    _leave(EXIT_UNUSABLE)
+
+
 class Phases:
     """A stopwatch for the parts of the start.
 
@@ -220,19 +226,15 @@ class Phases:
 
 def _end_for_memory(budget: "TileBudget", device: str, events: Events) -> NoReturn:
     """The device's memory did not suffice: a fresh process with smaller tiles has to go on."""
-    smaller = budget.shrink()
-    advice = (
-        "a fresh engine goes on with smaller ones"
-        if smaller
-        else "end other programs that use it, or set engine.device to another one"
-    )
+    obstacle = budget.shrink()
+    advice = obstacle or "a fresh engine goes on with smaller ones"
     events.emit(
         protocol.Failed(
             id=None,
             code=protocol.Code.OUT_OF_MEMORY,
             message=f"the memory of {device} does not hold tiles of {budget.pixels} pixels: {advice}",
             fault=protocol.Fault.ENVIRONMENT,
-            retryable=smaller,
+            retryable=not obstacle,
         )
     )
     _leave(EXIT_UNUSABLE)
@@ -251,8 +253,10 @@ def _refuse(reason: str) -> NoReturn:
 
 def _leave(code: int) -> NoReturn:
     """End the process at once: leaving in order would wait for threads, ours and the runtime's."""
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ def expected_memory_bytes(header: Header, file_bytes: int, *, scale: int, output
     return _BASE_BYTES + round(max(decoding, encoding))
 
 
+def encoder_bytes(kind: Kind, samples: int, *, deep: bool) -> int:
+    """What an encoder takes at most for a result of so many samples, its result included."""
+    return round(samples * _ENCODING[kind][deep])
+
+
 def result_kind(kind: Kind, width: int, height: int, output: Output, *, sample_bytes: int = 1) -> Kind:
     """The kind of a result of `width` x `height` pixels for a picture of `kind`.
 

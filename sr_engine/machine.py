@@ -83,7 +83,21 @@ def _group_limits() -> Iterator[tuple[int, int]]:
             folder = os.path.join(root, *parts[:depth])
             limit, used = (_number(os.path.join(folder, name)) for name in names)
             if limit is not None and used is not None:
-                yield limit, used
+                # what is kept of files that were read counts as used, and is given up when needed
+                yield limit, max(0, used - _cached(os.path.join(folder, "memory.stat")))
+
+
+def _cached(path: str) -> int:
+    found = {"inactive_file": 0, "total_inactive_file": 0}
+    try:
+        with open(path, encoding="ascii") as file:
+            for line in file:
+                name, _, value = line.partition(" ")
+                if name in found:
+                    found[name] = int(value)
+    except (OSError, ValueError):
+        pass
+    return max(found.values())
 
 
 def _number(path: str) -> int | None:

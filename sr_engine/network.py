@@ -51,9 +51,11 @@ class Network:
         """
         if tiles[0].dtype != np.uint8:
             return self._enlarge(self._exact_runtime(), tiles)
-        results = self._enlarge(self.runtime, tiles)
-        if self.runtime.precision == "fp32":
-            return results
+        batch = np.stack(tiles).astype(np.uint8, copy=False)
+        results = self.runtime.run_bytes(batch)
+        if results is None:
+            return self._enlarge(self.runtime, tiles)
+        self._check_size(tiles, results.shape[1:3])
         return [
             result if _plausible(tile, result) else self._enlarge(self._exact_runtime(), [tile])[0]
             for tile, result in zip(tiles, results, strict=True)
@@ -72,11 +74,6 @@ class Network:
             return self._exact
 
     def _enlarge(self, runtime: Runtime, tiles: Sequence[Plane]) -> list[Plane]:
-        if tiles[0].dtype == np.uint8:
-            results = runtime.run_bytes(np.stack(tiles).astype(np.uint8, copy=False))
-            if results is not None:
-                self._check_size(tiles, results.shape[1:3])
-                return list(results)
         largest = np.iinfo(tiles[0].dtype).max
         values = runtime.run(self._values(tiles, largest))
         self._check_size(tiles, values.shape[2:])

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 import cv2
 
-from sr_engine.errors import EngineError, PictureError
+from sr_engine.errors import EngineError, EnvironmentFault, PictureError, UnusableEngine
 from sr_engine.files import Source, store
 from sr_engine.formats.decoding import decode
 from sr_engine.formats.encoding import encode
 from sr_engine.limits import check, expected_memory_bytes
-from sr_engine.machine import peak_memory_bytes, processors
+from sr_engine.machine import peak_memory_bytes, processors, total_bytes
 from sr_engine.network import Network
 from sr_engine.protocol import (
     Code,
@@ -100,6 +100,7 @@ class Pipeline:
         """
         self.pictures = 0
         self.failed = 0
+        self._submitted = 0
         self._network = network
         self._emit = emit
         self._limits = limits
@@ -108,10 +109,11 @@ class Pipeline:
         self._lock = threading.Lock()
         streams = network.runtime.streams
         encoders = processors()
-        self._room = Room(_ROOM_BYTES, pictures=_DECODERS + streams * network.runtime.batch + encoders + 1)
+        room = min(_ROOM_BYTES, total_bytes() // 3)
+        self._room = Room(room, pictures=_DECODERS + streams * network.runtime.batch + encoders + 1)
         self._tiles: TileQueue[Work, Job] = TileQueue()
-        self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
-        self._encoders = ThreadPoolExecutor(encoders, "encoder")
+        self._decoders = _started(_DECODERS, "decoder")
+        self._encoders = _started(encoders, "encoder")
         self._streams = [
             threading.Thread(target=self._enlarge, name=f"stream-{number}", daemon=True) for number in range(streams)
         ]
@@ -124,16 +126,23 @@ class Pipeline:
     def submit(self, request: Upscale) -> None:
         """Take a picture on: `started`, then `progress`, and at last `done` or `failed`. Waits while many are."""
         self._room.enter()
+        self._submitted += 1
         self._decoders.submit(self._decode, Work(request))
 
     def finish(self) -> None:
-        """Wait until all are answered. The device is let go as soon as its last tile is done."""
+        """Wait until all are answered. The device is let go as soon as its last tile is done.
+
+        Raises:
+            UnusableEngine: some were not: a thread broke down.
+        """
         self._decoders.shutdown()
         self._tiles.close()
         for thread in self._streams:
             thread.join()
         self._network.close()
         self._encoders.shutdown()
+        if self.pictures < self._submitted:
+            raise UnusableEngine("a thread of the engine broke down; its log has the details")
 
     # The steps, each in threads of its own
 
@@ -148,8 +157,8 @@ class Pipeline:
             pages = decode(data)
             del data
             scale = self._network.model.scale
-            idle = self._tiles.idle()
-            cutting = self._cutting._replace(at_least=len(self._streams)) if idle else self._cutting
+            few = self._submitted - self.pictures <= len(self._streams)
+            cutting = self._cutting._replace(at_least=len(self._streams)) if few else self._cutting
             work.pages = [Enlargement(page, scale, cutting) for page in pages]
             jobs = [job for page in work.pages for job in page.jobs]
             work.total = len(jobs)
@@ -189,9 +198,19 @@ class Pipeline:
                     self._tiles.return_singly(batch)
                 else:
                     self._tiles.drop(batch[0][0])
-                    self._fail(batch[0][0], error)
-                continue
-            self._count(batch, time.perf_counter() - begun)
+                    self._fail(batch[0][0], self._blamed(error))
+            else:
+                self._count(batch, time.perf_counter() - begun)
+            del batch  # while this thread waits for the next one, the pictures' memory has to be free
+
+    def _blamed(self, error: Exception) -> Exception:
+        """No values of a tile make a network break down: what it raises of its own is the device's fault."""
+        if isinstance(error, EngineError | MemoryError):
+            return error
+        traceback.print_exception(error, file=sys.stderr)
+        runtime = self._network.runtime
+        reason = str(error).strip().rpartition("\n")[2]
+        return EnvironmentFault(Code.UPSCALE_FAILED, f"{runtime.name} on {runtime.device} broke down: {reason}")
 
     def _give_up(self) -> None:
         for thread in self._streams:
@@ -260,6 +279,16 @@ class Pipeline:
         work.pages.clear()
         self._emit(answer)
         self._room.leave(work.reserved_bytes)
+
+
+def _started(number: int, name: str) -> ThreadPoolExecutor:
+    """A pool whose threads run already: where the system grants no more, the engine must say so before it begins."""
+    pool = ThreadPoolExecutor(number, name)
+    together = threading.Barrier(number + 1)
+    for _ in range(number):
+        pool.submit(together.wait)
+    together.wait()
+    return pool
 
 
 def _failure(number: int, error: Exception, source_sha256: str) -> Failed:

@@ -21,7 +21,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 
 # Characters that stay readable in an encoded path; "%" never does, which makes the encoding reversible.
 _SAFE = "/\\:+,;=@()[]{}'!~&# "

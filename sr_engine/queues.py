@@ -16,6 +16,7 @@ class Room:
         self._changed = threading.Condition()
         self._size = size_bytes
         self._taken = 0
+        self._waiting: deque[object] = deque()
         self._places = pictures
 
     def enter(self) -> None:
@@ -27,8 +28,14 @@ class Room:
     def take(self, needed_bytes: int) -> None:
         """Wait until so many bytes are free, or all are."""
         with self._changed:
-            self._changed.wait_for(lambda: self._taken == 0 or self._taken + needed_bytes <= self._size)
+            # in turn, or one that needs much would wait until all others are done
+            self._waiting.append(turn := object())
+            self._changed.wait_for(
+                lambda: self._waiting[0] is turn and (self._taken == 0 or self._taken + needed_bytes <= self._size)
+            )
+            self._waiting.popleft()
             self._taken += needed_bytes
+            self._changed.notify_all()
 
     def leave(self, taken_bytes: int) -> None:
         """Give the place and its bytes back."""
@@ -96,11 +103,6 @@ class TileQueue(Generic[Owner, SomeJob]):
         """Forget a picture's jobs."""
         with self._changed:
             self._jobs = deque(entry for entry in self._jobs if entry[0] is not owner)
-
-    def idle(self) -> bool:
-        """Whether nothing waits."""
-        with self._changed:
-            return not self._jobs
 
     def close(self) -> None:
         """No more jobs will come."""

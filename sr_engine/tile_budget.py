@@ -6,7 +6,6 @@ ends. So the next smaller size is written down, the process ends, and a fresh on
 
 import contextlib
 import os
-import tempfile
 import time
 
 import msgspec
@@ -50,21 +49,29 @@ class TileBudget:
             pixels = min(pixels, remembered.pixels)
         self.pixels = max(pixels, self._least)
 
-    def shrink(self) -> bool:
-        """Remember half the size for the next process; False if there is none smaller, or nowhere to remember it."""
+    def shrink(self) -> str:
+        """Remember half the size for the next process; why that cannot be, or nothing."""
         smaller = max(self.pixels // 2, self._least)
-        if smaller >= self.pixels or not self._path:
-            return False
+        if smaller >= self.pixels:
+            return "there are none smaller: end other programs that use it, or set engine.device to another one"
+        if not self._path:
+            return "there is no cache folder to remember smaller ones in"
         remembered = self._read() | {self._key: _Remembered(smaller, time.time())}
+        # Its own name for each process, and the rights that the umask gives: another user may run the watcher.
+        temporary = f"{self._path}.{os.getpid()}"
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(self._path))
-            with open(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(remembered))
-            os.replace(temporary, self._path)
-        except OSError:
-            return False
-        return True
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(msgspec.json.encode(remembered))
+                os.replace(temporary, self._path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+        except OSError as error:
+            return f"smaller ones cannot be remembered in {self._path}: {error.strerror}"
+        return ""
 
     def _read(self) -> dict[str, _Remembered]:
         with contextlib.suppress(OSError, msgspec.DecodeError), open(self._path, "rb") as file:
@@ -82,16 +89,22 @@ def free_device_bytes(device: str) -> int | None:
     kind, _, number = device.partition(":")
     if kind == "cpu":
         return available_bytes()
-    if kind not in ("cuda", "tensorrt"):
-        return None
+    return _free_by_nvml(int(number or 0)) if kind in ("cuda", "tensorrt") else None
+
+
+def _free_by_nvml(number: int) -> int | None:
     try:
         import pynvml  # noqa: PLC0415 - part of the extra `gpu`
     except ImportError:
         return None
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return None  # then CUDA counts devices otherwise than the driver does
     try:
         pynvml.nvmlInit()
         try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(number or 0))
+            if pynvml.nvmlDeviceGetCount() > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+                return None
+            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
             return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
         finally:
             pynvml.nvmlShutdown()

@@ -91,14 +91,16 @@ def _cheapest(height: int, width: int, cutting: Cutting) -> tuple[int, int]:
         tall = _side(height, down, halo)
         fewest = _fewest(width, cutting.pixels // tall, halo)
         for across in {fewest, fewest + cutting.even_widths, max(fewest, -(-cutting.at_least // down))}:
-            wide = _side(width, across, halo)
-            if cutting.even_widths and across > 1:
-                wide = min(width, -(-wide // _EVEN) * _EVEN)
-            if tall * wide <= cutting.pixels:
-                # an idle stream, too, is worth a quarter of the work
-                idle = 1.25 if down * across < cutting.at_least else 1.0
-                odd = _ODD_COST if cutting.even_widths and wide % 4 else 1.0
-                best = min(best, (idle * odd * down * across * tall * wide, tall, wide))
+            exact = _side(width, across, halo)
+            even = min(width, -(-exact // _EVEN) * _EVEN) if cutting.even_widths and across > 1 else exact
+            for wide in {exact, even}:
+                if tall * wide <= cutting.pixels:
+                    # an idle stream, too, is worth a quarter of the work
+                    idle = 1.25 if down * across < cutting.at_least else 1.0
+                    odd = _ODD_COST if cutting.even_widths and wide % 4 else 1.0
+                    best = min(best, (idle * odd * down * across * tall * wide, tall, wide))
+    if best[0] == math.inf:
+        raise AssertionError(f"no tiles of {cutting.pixels} pixels cover {height} x {width}")
     return best[1], best[2]
 
 

@@ -77,7 +77,7 @@ def test_an_engine_that_cannot_work_is_told_with_its_reason(stub_site: Site, ill
 REFUSING = """
 import json, sys
 def say(**event):
-    print(json.dumps({"v": 1, **event}), flush=True)
+    print(json.dumps({"v": 2, **event}), flush=True)
 say(type="ready", runtime="x", device="cpu", precision="x", load_seconds=0)
 sys.stdin.readline()
 """

@@ -54,6 +54,17 @@ def test_of_several_pictures_in_work_only_the_guilty_one_fails(make_site: Callab
         assert max(site.upscaled()[1:]) <= 1, "after the crash, engines with one picture each"
 
 
+def test_an_engine_that_crashes_on_any_picture_fails_none(make_site: Callable[..., Site]) -> None:
+    """A driver that is broken, say: before the first picture is blamed the engine gets one that is sound."""
+    site = make_site("ill", engine=ENGINE)
+    drop(site, GOOD)
+    running = site.start("once", ready=False, STUB="ALWAYSCRASH")
+    running.process.wait(60)
+    assert not site.names(site.failed), running.log()
+    assert site.files(site.inbox) == GOOD
+    assert "testing the engine with a picture that is sound" in running.log()
+
+
 def test_upscale_tries_the_files_that_were_in_work_alone(stub_site: Site) -> None:
     site = stub_site
     for name, data in {"bad.png": b"EXIT", **GOOD}.items():

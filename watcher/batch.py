@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
+from watcher import coldstart
 from watcher.delivery import Staged
 from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
 from watcher.filesystem import Digest, display, holds
@@ -51,6 +52,7 @@ class _Batch:
     id: int
     outcome: Outcome = field(default_factory=Outcome)
     _claimed: dict[int, Picture] = field(default_factory=dict)
+    _illness: str | None = None  # of the engine, once it was tested
     _twins: dict[int, list[Picture]] = field(default_factory=dict)  # by the picture that stands for its content
 
     # The steps
@@ -262,6 +264,8 @@ class _Batch:
                 if not self.workshop.delivery.is_unchanged(picture):
                     self._withdraw(picture)
                     return
+                if self._engine_is_ill():
+                    break
                 last_words = trouble.stderr.strip().splitlines()[-1:]
                 reason = "; ".join(
                     [f"{trouble.message} while it worked on this picture, {attempts} times", *last_words]
@@ -271,6 +275,13 @@ class _Batch:
                 return
         if trouble is not None:
             self._wait(self._with_twins([picture]), trouble.message)
+
+    def _engine_is_ill(self) -> bool:
+        """Whether it crashes on a picture that is known to be sound: then none is to blame. Asked once a batch."""
+        if self._illness is None:
+            tell("engine_tested", "testing the engine with a picture that is sound")
+            self._illness = coldstart.measure(self.workshop.config, self.workshop.models_folder).problem
+        return bool(self._illness)
 
     # The ends of a picture
 

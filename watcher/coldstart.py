@@ -72,7 +72,7 @@ def _run(config: Config, models_folder: str, folder: str, cold: ColdStart) -> No
     # the one of the batches, but to create the state folder is not for us
     cache_folder = config.folders.engines if os.path.isdir(config.folders.state) else ""
     try:
-        engine = EngineProcess(config.engine, models_folder, config.limits.wire(), cache_folder)
+        engine = EngineProcess(config.engine, models_folder, protocol.Limits(), cache_folder)
     except OSError as error:
         cold.problem = f"cannot be started: {error}; see engine.command"
         return

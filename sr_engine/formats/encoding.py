@@ -20,7 +20,7 @@ from sr_engine.errors import PictureError
 from sr_engine.formats import cicp, containers, palettes, tags, tiff
 from sr_engine.formats.metadata import corrected
 from sr_engine.headers import NAMES, Kind
-from sr_engine.limits import result_kind
+from sr_engine.limits import encoder_bytes, result_kind
 from sr_engine.pictures import Metadata, Picture, Plane
 from sr_engine.protocol import Code, Output
 
@@ -94,8 +94,20 @@ def encode(pages: Sequence[Picture], output: Output) -> Encoded:
     elif hindrance:
         remedy = "run pip install 'dropscale[heif]', or " if hindrance == _NO_HEIC else ""
         raise PictureError(Code.UNSUPPORTED, f"{hindrance}: {remedy}{_ANOTHER}")
+    _require_memory(kind, pages)
     data = _WRITERS[kind](picture, output)
     return Encoded(data, EXTENSIONS[kind], "; ".join(notes + _losses(kind, picture)))
+
+
+def _require_memory(kind: Kind, pages: Sequence[Picture]) -> None:
+    """Short of memory, OpenCV's encoders say that they failed, and not why; those of TIFF and AVIF abort the process.
+
+    Raises:
+        MemoryError: what the encoder may need cannot be had now.
+    """
+    for page in pages:
+        samples = page.colour.size + (0 if page.alpha is None else page.alpha.size)
+        np.empty(encoder_bytes(kind, samples, deep=page.bits > 8), np.uint8)
 
 
 def _encode_pages(pages: Sequence[Picture], output: Output) -> Encoded:
@@ -112,6 +124,7 @@ def _encode_pages(pages: Sequence[Picture], output: Output) -> Encoded:
         )
     for page in pages:
         _kind(page, Kind.TIFF, Output(format=Kind.TIFF))
+    _require_memory(Kind.TIFF, pages)
     data = _joined([_tiff_page(page) for page in pages])
     return Encoded(data, EXTENSIONS[Kind.TIFF], "; ".join(notes))
 

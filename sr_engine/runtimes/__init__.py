@@ -154,7 +154,16 @@ def _load(name: str, weights: str, model: Model, options: Options) -> Runtime:
     reason = module.missing()
     if reason:
         raise UnusableEngine(reason)
-    runtime: Runtime = module.load(weights, model, options)
+    try:
+        runtime: Runtime = module.load(weights, model, options)
+    except UnusableEngine:
+        raise
+    except Exception as error:
+        # A package that is half installed, or of another platform, raises anything.
+        raise UnusableEngine(
+            f"{name} does not load ({type(error).__name__}: {error}): "
+            "install it again, or set engine.runtime to another one"
+        ) from error
     return runtime
 
 

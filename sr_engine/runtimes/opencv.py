@@ -3,6 +3,7 @@
 The wheels on PyPI run on CPUs only. Where OpenCV was built with CUDA, its older engine runs on NVIDIA's GPUs.
 """
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from sr_engine.errors import UnusableEngine
@@ -127,14 +128,16 @@ class OpenCvRuntime:
         self.fixed_shapes = device != "cpu"
         self.tile_pixels = 768 * 1024 if device == "cpu" else 512 * 512
         self._net = net
+        self._lock = threading.Lock()  # `sr_engine.upscale` may be called by several threads
 
     def run(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
         """See `sr_engine.runtimes.Runtime.run`."""
         import cv2  # noqa: PLC0415
 
         try:
-            self._net.setInput(batch)
-            result: npt.NDArray[np.float32] = self._net.forward()
+            with self._lock:
+                self._net.setInput(batch)
+                result: npt.NDArray[np.float32] = self._net.forward()
         except cv2.error as error:
             if error.code == _INSUFFICIENT_MEMORY or (error.code == _GPU_API_CALL and "out of memory" in error.err):
                 raise OutOfDeviceMemory(error.err) from error

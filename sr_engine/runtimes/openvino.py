@@ -25,7 +25,19 @@ _PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 # A stream holds the tile's intermediate results in memory of its own, and beyond four the gain is small.
 _MOST_STREAMS = 4
-_MEMORY_TROUBLE = ("bad_alloc", "out of memory", "out_of_memory", "out_of_resources", "allocat", "exceeds max size")
+_MEMORY_TROUBLE = (
+    "bad_alloc",
+    "out of memory",
+    "out_of_memory",
+    "out_of_resources",
+    "can't alloc",
+    "could not allocate",
+    "failed to allocate memory",
+    "std::future_error",  # a kernel that could not be built for want of memory
+    "exceeds max size",
+)
+# Shapes that a device prepared for; each keeps a compiled model in its memory.
+_MOST_SHAPES = 8
 
 
 def missing() -> str:
@@ -73,8 +85,12 @@ def _device(core: Any, wanted: str) -> str:
     if kind in _DEVICES:
         name = _DEVICES[kind]
         matching = [device for device in found if device.partition(".")[0] == name]
-        if number:
-            matching = [device for device in matching if device in (f"{name}.{number}", name) and number.isdigit()]
+        if ":" in wanted:  # a single GPU has no number in its name
+            matching = [
+                device
+                for device in matching
+                if name != "CPU" and (device == f"{name}.{number}" or (device == name and number == "0"))
+            ]
         if matching:
             return matching[0]
     raise UnusableEngine(
@@ -175,6 +191,8 @@ class OpenVinoRuntime:
         """As many requests as there are streams, for tiles of one shape, or of any (the empty one)."""
         with self._lock:
             if (kind, shape) not in self._requests:
+                if len(self._requests) >= _MOST_SHAPES:
+                    del self._requests[next(iter(self._requests))]
                 network = self._networks[kind]
                 network.reshape({0: list(shape) if shape else _any_shape(kind)})
                 compiled = self._core.compile_model(network, self._device, self._properties)

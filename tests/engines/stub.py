@@ -17,6 +17,7 @@ and words in the environment variable STUB make the engine itself ill, or anothe
     NEVERREADY   say nothing, ever              UNUSABLE     report a missing library
     DEAF         ignore that stdin closes       NOSTART      exit with code 9 at once
     LATE n       be ready after n seconds       TERSE        tell nothing of its start
+    ALWAYSCRASH  abort the process over any picture
     TOGETHER n   work on n pictures at a time: begin that many before the first one is finished
 """
 
@@ -53,7 +54,7 @@ def result_of(data: bytes) -> bytes:
 
 def misbehave(data: bytes, picture: int) -> bool:
     """Do what the picture says; whether it has been answered."""
-    if b"CRASH" in data:
+    if b"CRASH" in data or "ALWAYSCRASH" in STUB:
         os.abort()
     if b"EXIT" in data:
         sys.stderr.write("I was told to exit\n")

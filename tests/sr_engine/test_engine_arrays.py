@@ -1,5 +1,8 @@
 """`from sr_engine import upscale`: arrays and paths in, arrays out."""
 
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -55,6 +58,19 @@ def test_a_path_is_read_upright_and_as_red_green_blue(tmp_path):
 def test_other_arrays_are_refused(image):
     with pytest.raises(ValueError, match="an array"):
         upscale(image, runtime="opencv")
+
+
+@pytest.mark.parametrize("runtime", ["opencv", "openvino"])
+def test_threads_may_share_it(runtime):
+    if importlib.import_module(f"sr_engine.runtimes.{runtime}").missing():
+        pytest.skip("not installed")
+    pictures = [rgb(20 + 3 * number, 60 - 2 * number) for number in range(12)]
+    expected = [upscale(picture, runtime=runtime) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for result, alone in zip(
+            pool.map(lambda each: upscale(each, runtime=runtime), pictures), expected, strict=True
+        ):
+        assert np.array_equal(result, alone)
 
 
 def test_errors_are_the_engines(tmp_path):

@@ -66,6 +66,14 @@ def test_infinities_in_fp32_are_an_error_not_a_black_picture(network):
     assert caught.value.code is Code.UPSCALE_FAILED
 
 
+def test_bytes_that_are_not_plausible_in_fp32_are_checked_as_floats(network):
+    broken = Spoiling(0, takes_bytes=True)
+    broken.precision = "fp32"
+    broken.run = lambda batch: np.full((1, 3, 3 * batch.shape[2], 3 * batch.shape[3]), np.nan, np.float32)
+    with pytest.raises(PictureError):
+        Network(broken, network.model, lambda: network.runtime)([draw()])
+
+
 def test_deep_samples_take_fp32_whatever_the_precision(network):
     tile = draw(30, 30).astype(np.uint16) * 257
     results = Network(Spoiling(0, takes_bytes=True), network.model, lambda: network.runtime)([tile])

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from engine_files import draw, written
+from harness import wait_until
 
 from sr_engine.protocol import Code, Done, Failed, Fault, Progress, Ready, Started, Upscale, decode_path, encode_path
 from sr_engine.queues import Room, TileQueue
@@ -171,7 +172,6 @@ def test_the_jobs_of_a_failed_picture_are_forgotten():
     queue.add("good", [last := Piece("a")])
     queue.drop("bad")
     assert queue.take(9) == [("good", last)]
-    assert queue.idle()
     assert queue.abandon()
     assert not queue.abandon()
     assert queue.take(9) == []
@@ -188,6 +188,17 @@ def test_the_room_is_bounded_but_one_picture_always_gets_in():
     assert entered.wait(10)
     waiting.join()
     room.take(40)
+    order = []
+    large = threading.Thread(target=lambda: (room.take(70), order.append("large")))
+    large.start()
+    wait_until(lambda: room._waiting, "large waits")
+    small = threading.Thread(target=lambda: (room.take(1), order.append("small")))
+    small.start()
+    room.leave(60)
+    room.leave(40)
+    large.join(10)
+    small.join(10)
+    assert order == ["large", "small"]  # what needs little does not overtake for ever what needs much
     places = Room(1, pictures=1)
     places.enter()
     second = threading.Thread(target=places.enter)

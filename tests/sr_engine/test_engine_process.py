@@ -79,6 +79,15 @@ def test_a_conversation(converse, drop, tmp_path):
     assert engine.log() == ""
 
 
+@posix
+def test_started_without_stderr_it_ends_all_the_same(converse, tmp_path):
+    engine = converse("--runtime", "opencv", before=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+    engine.say(ask(1, tmp_path / "gone", tmp_path / "out"))
+    heard, code = engine.finish()
+    assert code == 0
+    assert only(heard, Failed).code is Code.UNREADABLE
+
+
 def test_nothing_to_do(converse):
     heard, code = converse().finish()
     assert [type(event) for event in heard] == [Ready, Bye]

@@ -56,6 +56,14 @@ def test_auto_falls_loudly_where_an_installed_runtime_does_not_load(converse, tm
     assert "NOT USING openvino" in engine.log()
 
 
+@pytest.mark.parametrize("broken", ["raise OSError('libtbb.so.12')", "", "def Core(): raise RuntimeError('no plugin')"])
+def test_auto_survives_a_package_that_is_broken_in_any_way(converse, tmp_path, broken):
+    (tmp_path / "openvino.py").write_text(broken)
+    engine = converse("--device", "cpu", environment={"PYTHONPATH": os.fspath(tmp_path)})
+    assert engine.hear_until(Ready)[-1].runtime != "openvino"
+    assert "NOT USING openvino" in engine.log()
+
+
 def test_a_runtime_that_was_asked_for_does_not_fall(converse, tmp_path):
     (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12 is missing')")
     engine = converse("--runtime", "openvino", environment={"PYTHONPATH": os.fspath(tmp_path)})
@@ -111,8 +119,9 @@ def test_openvino_takes_a_cache_folder_that_is_not_text(model, weights, tmp_path
 
 @needs_openvino
 def test_openvino_says_which_devices_there_are(model, weights):
-    with pytest.raises(UnusableEngine, match="only cpu"):
-        openvino.load(weights, model, Options(device="gpu:3"))
+    for device in ("gpu:3", "cpu:3", "cpu:", "npu"):
+        with pytest.raises(UnusableEngine, match="only cpu"):
+            openvino.load(weights, model, Options(device=device))
 
 
 @needs_openvino

@@ -35,9 +35,10 @@ def area(parts):
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("halo", [0, 1, 7, 35])
 @pytest.mark.parametrize("at_least", [1, 4])
-def test_every_pixel_is_kept_once_and_has_its_halo(halo, fixed, at_least):
-    for cutting in (Cutting(halo, smallest_tile(halo) + beyond, fixed, at_least) for beyond in (0, 1, 5000)):
-        for height, width in itertools.product((1, 2, 50, 171, 333, 1000), (1, 3, 70, 71, 172, 400, 1501)):
+@pytest.mark.parametrize("even", [False, True])
+def test_every_pixel_is_kept_once_and_has_its_halo(halo, fixed, at_least, even):
+    for cutting in (Cutting(halo, smallest_tile(halo) + beyond, fixed, at_least, even) for beyond in (0, 1, 5000)):
+        for height, width in itertools.product((1, 2, 50, 171, 333, 1000, 2873), (1, 3, 70, 71, 172, 400, 886, 1501)):
             parts = split(height, width, cutting)
             kept = np.zeros((height, width), np.uint8)
             for part in parts:

@@ -91,7 +91,7 @@ def test_a_conversation_from_ready_to_bye(make: Make, requests: Requests) -> Non
 ECHO = """
     import json, sys
     told = {"runtime": "x", "device": "cpu", "precision": "x", "load_seconds": 0, "reason": json.dumps(sys.argv[1:])}
-    print(json.dumps({"type": "ready", "v": 1, **told}), flush=True)
+    print(json.dumps({"type": "ready", "v": 2, **told}), flush=True)
     sys.stdin.read()
 """
 
@@ -237,8 +237,8 @@ def test_a_slow_consumer_does_not_make_the_engine_look_hung(make: Make, requests
 
 def test_an_engine_that_leaves_pictures_unanswered_is_told(make: Make, requests: Requests) -> None:
     engine = make("""
-        print('{"type":"ready","v":1,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
-        print('{"type":"bye","v":1,"pictures":0,"failed":0,"seconds":0}', flush=True)
+        print('{"type":"ready","v":2,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
+        print('{"type":"bye","v":2,"pictures":0,"failed":0,"seconds":0}', flush=True)
     """)
     with pytest.raises(EngineTrouble, match="left 2 pictures unanswered"):
         list(engine.upscale(requests(b"one", b"two"), never))
@@ -331,7 +331,7 @@ def test_close_is_bounded_while_the_requests_fill_the_pipe(make: Make, requests:
     """An engine that reads nothing, more requests than a pipe holds, and a batch that ends for another reason."""
     engine = make("""
         import time
-        print('{"type":"ready","v":1,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
+        print('{"type":"ready","v":2,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
         time.sleep(3600)
     """)
     many = requests(b"one") * 3000
@@ -347,7 +347,7 @@ def test_many_requests_and_a_long_stderr_do_not_block_each_other(make: Make, req
         import json, sys
         sys.stderr.write(("x" * 99 + "\\n") * 5000)
         def say(**event):
-            print(json.dumps({"v": 1, **event}), flush=True)
+            print(json.dumps({"v": 2, **event}), flush=True)
         say(type="ready", runtime="x", device="cpu", precision="x", load_seconds=0)
         for line in sys.stdin:
             request = json.loads(line)
