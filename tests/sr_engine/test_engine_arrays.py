@@ -67,9 +67,8 @@ def test_threads_may_share_it(runtime):
     pictures = [rgb(20 + 3 * number, 60 - 2 * number) for number in range(12)]
     expected = [upscale(picture, runtime=runtime) for picture in pictures]
     with ThreadPoolExecutor(4) as pool:
-        for result, alone in zip(
-            pool.map(lambda each: upscale(each, runtime=runtime), pictures), expected, strict=True
-        ):
+        results = list(pool.map(lambda each: upscale(each, runtime=runtime), pictures))
+    for result, alone in zip(results, expected, strict=True):
         assert np.array_equal(result, alone)
 
 
