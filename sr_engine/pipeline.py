@@ -130,7 +130,7 @@ class Pipeline:
         self._decoders.submit(self._decode, Work(request))
 
     def finish(self) -> None:
-        """Wait until all are answered. The device is let go as soon as its last tile is done.
+        """Wait until all are answered. The network is let go as soon as its last tile is done.
 
         Raises:
             UnusableEngine: some were not: a thread broke down.
