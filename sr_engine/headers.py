@@ -90,6 +90,7 @@ _HIERARCHICAL = (0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 # None, those of fax, LZW, JPEG (two), Deflate (two), runs of words, PackBits. OpenCV's libtiff knows no others.
 _TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946}
 _STILLS = {b"mif1", b"msf1", b"miaf", b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+_BMP_MASKS = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)  # red, green, blue, alpha in the usual order
 _FILMS = {b"msf1", b"avis", b"hevc", b"hevx"}
 
 
@@ -277,12 +278,17 @@ def _read_bmp(file: BinaryIO) -> Header:
     else:
         raise _damaged("the BMP's header is damaged: copy the picture again")
     obstacle = ""
-    if size == 16 or bits not in (1, 4, 8, 24, 32) or packing not in (0, 1, 2, 3, 6):
+    if size == 16 or bits not in (1, 4, 8, 24, 32) or packing not in (0, 1, 2, 3):
         obstacle = f"BMPs with {bits} bits per pixel (packing {packing}) are not handled: convert it to PNG"
+    alpha = bits == 32 and size > 16
+    if alpha and packing == 3:
+        *colours, own = struct.unpack("<4I", _exactly(file, 54, 16))
+        alpha = size >= 56 and own > 0
+        # OpenCV keeps to masks of whole bytes, and in smaller headers assumes the usual ones.
+        if not {*colours, own if alpha else 0} <= {*_BMP_MASKS, 0} or (size < 56 and (*colours,) != _BMP_MASKS[:3]):
+            obstacle = "BMPs of unusual channel masks are not handled: convert it to PNG"
     # A negative height means that the rows run from top to bottom.
-    return Header(
-        kind=Kind.BMP, width=width, height=abs(height), bits=bits, alpha=bits == 32 and size > 16, obstacle=obstacle
-    )
+    return Header(kind=Kind.BMP, width=width, height=abs(height), bits=bits, alpha=alpha, obstacle=obstacle)
 
 
 def _read_gif(file: BinaryIO) -> Header:
@@ -309,7 +315,8 @@ def _read_jpeg2000(file: BinaryIO) -> Header:
     channels = len(found.components)
     bits = max((depth for depth, *_ in found.components), default=0)
     obstacle = _channels("JPEG 2000", channels, (1, 2, 3, 4))
-    if found.palette or found.space not in (0, 16, 17, 18) or found.icc[16:20] == b"CMYK":
+    known = (0, 16, 17, 18) if (channels, bits) == (3, 8) else (0, 16, 17)
+    if found.palette or found.space not in known or found.icc[16:20] == b"CMYK":
         obstacle = (
             "JPEG 2000 pictures of palettes, or of colours other than grey and RGB, are not handled: convert it to PNG"
         )
@@ -342,6 +349,9 @@ def _read_heif(file: BinaryIO, brands: list[bytes]) -> Header:
             Code.UNSUPPORTED, f"this is a HEIF picture of the kind {name!r}, which is not handled: convert it to PNG"
         )
     kind = kinds[found.codec]
+    obstacle = animated(kind.upper()) if brands[0] in _FILMS else cicp.obstacle(found.codes or (2, 2))
+    if kind is Kind.AVIF and found.grey and found.alpha and found.bits > 8:
+        obstacle = obstacle or _odd_depth("AVIF", found.bits)
     return Header(
         kind=kind,
         width=found.width,
@@ -349,7 +359,7 @@ def _read_heif(file: BinaryIO, brands: list[bytes]) -> Header:
         bits=found.bits,
         grey=found.grey,
         alpha=found.alpha,
-        obstacle=animated(kind.upper()) if brands[0] in _FILMS else cicp.obstacle(found.codes or (2, 2)),
+        obstacle=obstacle,
     )
 
 

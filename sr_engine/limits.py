@@ -27,7 +27,7 @@ _DECODING = {
 _DECODING_INKS = 4.0
 _DECODING_OTHERS = (2.2, 4.2)
 _ENCODING = {
-    Kind.JPEG: (1.5, 2.0),
+    Kind.JPEG: (2.2, 2.8),  # at the default quality
     Kind.PNG: (2.2, 4.2),
     Kind.WEBP: (9.6, 9.6),
     Kind.TIFF: (2.9, 5.8),
@@ -37,6 +37,7 @@ _ENCODING = {
     Kind.JPEG2000: (9.6, 12.8),
     Kind.GIF: (16.1, 17.2),
 }
+_WEBP_WITH_ALPHA = 11.5
 _SAME = Output()
 
 
@@ -64,14 +65,20 @@ def check(header: Header, file_bytes: int, limits: Limits, output: Output, *, sc
         raise _too_large(f"{sides} are more than {limits.pixels / 1e6:g} megapixels", "megapixels")
     if header.side > limits.side:
         raise _too_large(f"a side of {header.side} pixels is longer than {limits.side}", "side")
+    for width, height in ((header.width, header.height), *header.further):
+        result_kind(header.kind, width * scale, height * scale, output, sample_bytes=2 if header.deep else 1)
     needed = expected_memory_bytes(header, file_bytes, scale=scale, output=output)
     allowed = limits.memory_bytes or machine.total_bytes() // 4 * 3
     if needed > allowed:
+        remedy = ""
+        if header.pages == 1 and not header.alpha and scale * header.side <= _LONGEST_SIDE[Kind.JPEG]:
+            as_jpeg = expected_memory_bytes(header, file_bytes, scale=scale, output=Output(format=Kind.JPEG))
+            remedy = "or set output.format to jpeg, " if as_jpeg <= allowed else ""
         raise _too_large(
-            f"{sides} need about {_amount(needed)} of memory and may use {_amount(allowed)}", "memory_megabytes"
+            f"{sides} need about {_amount(needed)} of memory and may use {_amount(allowed)}",
+            "memory_megabytes",
+            remedy,
         )
-    for width, height in ((header.width, header.height), *header.further):
-        result_kind(header.kind, width * scale, height * scale, output, sample_bytes=2 if header.deep else 1)
 
 
 def expected_memory_bytes(header: Header, file_bytes: int, *, scale: int, output: Output = _SAME) -> int:
@@ -84,23 +91,56 @@ def expected_memory_bytes(header: Header, file_bytes: int, *, scale: int, output
         file_bytes: how large its file is.
         scale: how many times larger it is to become.
         output: how the result is to be written.
+
+    Raises:
+        PictureError: as `result_kind`.
     """
     sample_bytes = 2 if header.deep else 1
-    samples = header.pixels * ((4 if header.inks else 1 if header.grey else 3) + header.alpha)
+    colours = 4 if header.inks else 1 if header.grey else 3
+    samples = header.pixels * (colours + header.alpha)
     decoder = _DECODING_INKS if header.inks else _DECODING.get(header.kind, _DECODING_OTHERS)[header.deep]
     # To decode a page of a TIFF, a copy of the file is changed.
     decoding = file_bytes * (2 if header.kind is Kind.TIFF else 1) + samples * decoder
-    kind = header.kind if output.format not in set(Kind) else Kind(output.format)
-    encoder = _ENCODING[kind][header.deep]
-    if header.alpha and kind in (Kind.PNG, Kind.TIFF):
-        encoder += sample_bytes  # they are written from what was merged, the others from less
-    encoding = samples * (sample_bytes + scale * scale * (sample_bytes + encoder))
+    encoder = max(
+        encoder_bytes(kind, header.pixels * scale * scale, colours, alpha=header.alpha, deep=header.deep)
+        for kind in _possible_kinds(header, scale, output)
+    )
+    encoding = samples * sample_bytes * (1 + scale * scale) + encoder
     return _BASE_BYTES + round(max(decoding, encoding))
 
 
-def encoder_bytes(kind: Kind, samples: int, *, deep: bool) -> int:
-    """What an encoder takes at most for a result of so many samples, its result included."""
-    return round(samples * _ENCODING[kind][deep])
+def _possible_kinds(header: Header, scale: int, output: Output) -> tuple[Kind, ...]:
+    """What the result may be written as, as far as the header tells."""
+    if header.pages > 1:
+        return (Kind.TIFF,)
+    width, height = header.width * scale, header.height * scale
+    kind = result_kind(header.kind, width, height, output, sample_bytes=2 if header.deep else 1)
+    # Only the enlarged picture shows whether a GIF can hold its colours.
+    return (Kind.GIF, Kind.PNG) if kind is Kind.GIF and output.format == "same" else (kind,)
+
+
+def encoder_bytes(kind: Kind, pixels: int, colours: int, *, alpha: bool, deep: bool) -> int:
+    """What an encoder takes at most for a result, its result included.
+
+    Args:
+        kind: of the result.
+        pixels: how many it has.
+        colours: how many channels, 1 where it is grey.
+        alpha: whether one more says how transparent it is.
+        deep: whether samples have more than 8 bits.
+    """
+    channels = colours + alpha
+    stays_grey = kind in (Kind.PNG, Kind.GIF, Kind.JPEG) or (kind is Kind.TIFF and not deep)
+    if colours == 1 and alpha and not stays_grey:
+        channels = 4
+    elif colours == 1 and kind in (Kind.WEBP, Kind.AVIF, Kind.HEIC):
+        channels = 3
+    factor = _ENCODING[kind][deep]
+    if alpha and kind is Kind.WEBP:
+        factor = _WEBP_WITH_ALPHA
+    if alpha and kind in (Kind.PNG, Kind.TIFF):
+        factor += 2 if deep else 1  # they are written from what was merged, the others from less
+    return round(pixels * channels * factor)
 
 
 def result_kind(kind: Kind, width: int, height: int, output: Output, *, sample_bytes: int = 1) -> Kind:
@@ -127,8 +167,8 @@ def result_kind(kind: Kind, width: int, height: int, output: Output, *, sample_b
     )
 
 
-def _too_large(what: str, limit: str) -> PictureError:
-    return PictureError(Code.TOO_LARGE, f"{what}: cut the picture in parts, or raise limits.{limit}")
+def _too_large(what: str, limit: str, remedy: str = "") -> PictureError:
+    return PictureError(Code.TOO_LARGE, f"{what}: cut the picture in parts, {remedy}or raise limits.{limit}")
 
 
 def _amount(size: int) -> str:

@@ -68,6 +68,7 @@ class Still(msgspec.Struct, kw_only=True):
         width, height: before rotation.
         orientation: 1 .. 8 as in EXIF, from the properties that rotate and mirror.
         codes: of its colours, see `sr_engine.formats.cicp`; None where it has none.
+        limited: whether its samples are said to use the range of video, 16 .. 235 of 255.
         items: all of the file, by id.
         about: ids of the items that describe the primary picture.
         moving: whether the file holds a film besides.
@@ -82,6 +83,7 @@ class Still(msgspec.Struct, kw_only=True):
     orientation: int
     icc: bytes
     codes: Codes | None
+    limited: bool
     items: dict[int, Item]
     about: list[int]
     moving: bool
@@ -212,6 +214,7 @@ def _still(meta: bytes, offset: int, *, moving: bool) -> Still:
         orientation=_orientation(picture),
         icc=profiles[0] if profiles else b"",
         codes=_codes(picture) or _codes(coded),
+        limited=(_nclx(picture) or _nclx(coded) or b"\x80")[-1] & 0x80 == 0,
         items=items,
         about=[of for name, of, to in links if name == b"cdsc" and to == primary],
         moving=moving,
@@ -307,11 +310,15 @@ def _area(items: dict[int, Item], numbers: set[int]) -> int:
 
 
 def _codes(item: Item) -> Codes | None:
-    for name, body in item.properties:
-        if name == b"colr" and body[:4] == b"nclx":
-            primaries, transfer = struct.unpack_from(">HH", body, 4)
-            return primaries, transfer
-    return None
+    if not (body := _nclx(item)):
+        return None
+    primaries, transfer = struct.unpack_from(">HH", body, 4)
+    return primaries, transfer
+
+
+def _nclx(item: Item) -> bytes:
+    """The property that says what its numbers mean, the range in the last of its 11 bytes; empty without any."""
+    return next((body[:11] for name, body in item.properties if name == b"colr" and body[:4] == b"nclx"), b"")
 
 
 def _orientation(picture: Item) -> int:

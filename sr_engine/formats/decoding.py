@@ -1,6 +1,6 @@
 """A file's bytes become upright planes of samples. Whatever cannot be kept is refused, never dropped in silence.
 
-OpenCV decodes most kinds; Pillow those that OpenCV would get wrong (CMYK, grey with alpha in some kinds, GIF), and
+OpenCV decodes most kinds; Pillow those that OpenCV would get wrong (CMYK, grey in some kinds, sYCC, GIF), and
 libheif, by the extra `heif`, HEIC. Both are imported when a picture needs them.
 
 Colours are those of the file's profile, which is carried along. Only CMYK is converted, through its profile to sRGB
@@ -17,13 +17,15 @@ import cv2
 import numpy as np
 
 from sr_engine.errors import PictureError
-from sr_engine.formats import tags
+from sr_engine.formats import jpeg2000, tags
 from sr_engine.formats.structure import Structure, examine
 from sr_engine.headers import NAMES, Header, Kind, read_header
 from sr_engine.pictures import Metadata, Picture, Plane
 from sr_engine.protocol import Code
 
-_ASSOCIATED, _UNASSOCIATED = 1, 2
+_UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
+_SYCC = 18
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _MIN_IS_WHITE, _CMYK = 0, 5
 _INSUFFICIENT_MEMORY = -4
 _BAND_ROWS = 256  # at a time, where NumPy needs several times the memory of what it works on
@@ -74,22 +76,22 @@ def _picture(header: Header, structure: Structure, planes: Planes, sides: tuple[
 def _planes(data: bytes, header: Header, structure: Structure) -> Planes:
     if header.kind is Kind.HEIC:
         return _heic_planes(data, header)
-    if header.kind is Kind.GIF:
-        return _gif_planes(data, header)
     if header.inks:
         return _inks_to_rgb(_pillow_image(data, header.kind, (header.width, header.height)), structure.icc), None
-    if header.kind is Kind.JPEG2000 and header.grey and header.alpha:
-        return _split(_pixels(_pillow_image(data, header.kind, (header.width, header.height)), header.kind, "LA"))
+    if (found := _pillow_planes(data, header)) is not None:
+        return found
     flags = cv2.IMREAD_UNCHANGED
     if header.kind is Kind.BMP:
         size = int.from_bytes(data[14:18], "little")
         if size == 12:  # IMREAD_UNCHANGED mistakes BMPs with the oldest header for grey ones
             flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = _imdecode(data, flags, header.kind)
+    pixels = _imdecode(_bare_png(data) if header.kind is Kind.PNG else data, flags, header.kind)
+    if header.kind is Kind.AVIF and header.grey and structure.limited:
+        pixels = _full_range(pixels, header.bits)
     if header.kind in (Kind.AVIF, Kind.JPEG2000) and pixels.dtype == np.uint16:
         pixels = _spread(pixels, header.bits)
     colour, alpha = _split(pixels)
-    if header.kind is Kind.BMP and alpha is not None and not alpha.any():
+    if header.kind is Kind.BMP and alpha is not None and not (header.alpha and alpha.any()):
         alpha = None  # the fourth byte is padding that was never set, not a wholly invisible picture
     if structure.transparent_grey is not None and alpha is None:
         # OpenCV expands tRNS for palettes and colours, and drops it for greys.
@@ -129,6 +131,8 @@ def _tiff_pages(data: bytes, structures: list[Structure]) -> Iterator[tuple[Plan
             colour, alpha = _split(_imdecode(buffer, cv2.IMREAD_UNCHANGED, Kind.TIFF))
             if colours == _MIN_IS_WHITE and colour.dtype == np.uint16:  # what libtiff does for 8 bits only
                 colour = ~colour
+        if alpha is not None and meaning == _UNSPECIFIED and not alpha.any():
+            alpha = None  # as in BMPs
         if alpha is not None and meaning == _ASSOCIATED:
             _straighten(colour, alpha)
         yield (colour, alpha), sides, False
@@ -197,6 +201,22 @@ def _inks_to_rgb(image: Any, icc: bytes) -> Plane:
     return bgr
 
 
+def _pillow_planes(data: bytes, header: Header) -> Planes | None:
+    """Of a picture without inks that OpenCV would get wrong; None for all others."""
+    sides = (header.width, header.height)
+    if header.kind is Kind.GIF:
+        return _gif_planes(data, header)
+    if header.kind is Kind.AVIF and header.grey and not header.deep:
+        image = _pillow_image(data, header.kind, sides)
+        return _split(np.asarray(image.convert("LA" if header.alpha else "L")))
+    if header.kind is Kind.JPEG2000 and header.grey and header.alpha:
+        return _split(_pixels(_pillow_image(data, header.kind, sides), header.kind, "LA"))
+    if header.kind is Kind.JPEG2000 and jpeg2000.read_codestream(io.BytesIO(data)).space == _SYCC:
+        rgb = _pixels(_pillow_image(data, header.kind, sides), header.kind, "RGB")
+        return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), None
+    return None
+
+
 def _gif_planes(data: bytes, header: Header) -> Planes:
     image = _pillow_image(data, header.kind, (header.width, header.height))
     if not header.alpha:
@@ -238,6 +258,30 @@ def _split(pixels: Plane) -> Planes:
     if pixels.ndim == 3 and pixels.shape[2] == 2:
         return np.ascontiguousarray(pixels[:, :, 0]), np.ascontiguousarray(pixels[:, :, 1])
     return np.ascontiguousarray(pixels), None
+
+
+def _bare_png(data: bytes) -> bytes:
+    """The PNG without what libpng would unpack and keep beside the pixels: a thousand texts of 8 MB each."""
+    parts: list[bytes | memoryview] = [data[:8]]
+    at, bare = 8, True
+    while at < len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        if name in _PNG_PIXELS:
+            parts.append(memoryview(data)[at : at + 12 + size])
+        else:
+            bare = False
+        at += 12 + size
+        if name == b"IEND":
+            break
+    return data if bare else b"".join(parts)
+
+
+def _full_range(pixels: Plane, bits: int) -> Plane:
+    """Levels of video, 16 .. 235 of 255, over all of `bits` bits. OpenCV does so for colours, not for greys."""
+    levels, low = (1 << bits) - 1, 16 << bits - 8
+    table = np.clip(np.rint((np.arange(levels + 1) - low) * levels / (219 << bits - 8)), 0, levels)
+    full: Plane = table.astype(pixels.dtype)[np.minimum(pixels, levels)]
+    return full
 
 
 def _spread(pixels: Plane, bits: int, shift: int = 0) -> Plane:

@@ -71,7 +71,7 @@ def encode(pages: Sequence[Picture], output: Output) -> Encoded:
     """The file for a picture, or for the pages of one.
 
     With `output.format` "same", a kind that cannot hold the result becomes PNG, and TIFF where there are several
-    pages; the note says so, as it does of bits and transparency that the kind cannot hold. Metadata is corrected,
+    pages; the note says so, as it does of what the kind cannot hold of samples and profile. Metadata is corrected,
     and what of it a kind or its encoder does not take is left out.
 
     Raises:
@@ -106,8 +106,9 @@ def _require_memory(kind: Kind, pages: Sequence[Picture]) -> None:
         MemoryError: what the encoder may need cannot be had now.
     """
     for page in pages:
-        samples = page.colour.size + (0 if page.alpha is None else page.alpha.size)
-        np.empty(encoder_bytes(kind, samples, deep=page.bits > 8), np.uint8)
+        pixels, colours = page.width * page.height, 1 if page.colour.ndim == 2 else 3
+        needed = encoder_bytes(kind, pixels, colours, alpha=page.alpha is not None, deep=page.bits > 8)
+        np.empty(needed, np.uint8)
 
 
 def _encode_pages(pages: Sequence[Picture], output: Output) -> Encoded:
@@ -126,6 +127,7 @@ def _encode_pages(pages: Sequence[Picture], output: Output) -> Encoded:
         _kind(page, Kind.TIFF, Output(format=Kind.TIFF))
     _require_memory(Kind.TIFF, pages)
     data = _joined([_tiff_page(page) for page in pages])
+    notes += dict.fromkeys(loss for page in pages for loss in _losses(Kind.TIFF, page))
     return Encoded(data, EXTENSIONS[Kind.TIFF], "; ".join(notes))
 
 
@@ -151,6 +153,11 @@ def _losses(kind: Kind, picture: Picture) -> list[str]:
         found.append(f"{NAMES[kind]} holds {most} bits a sample: {picture.bits} were reduced")
     if picture.alpha is not None and kind is Kind.JPEG:
         found.append("JPEG has no transparency: laid on white")
+    if kind is Kind.GIF:
+        found += palettes.losses(*_of_eight_bits(picture))
+    held = picture.metadata.icc[16:20] == (b"GRAY" if picture.colour.ndim == 2 else b"RGB ")
+    if held and not _profile(kind, picture):
+        found.append(f"{NAMES[kind]} cannot hold the colour profile: colours may shift")
     codes = picture.metadata.cicp
     if codes and not picture.metadata.icc and kind not in _WITH_CODES:
         found.append(f"{NAMES[kind]} cannot say that the colours are {cicp.name_of(codes)}: they will pass for sRGB")
@@ -162,8 +169,11 @@ def _a(kind: Kind) -> str:
 
 
 def _jpeg(picture: Picture, output: Output) -> bytes:
-    packed = _imencode(Kind.JPEG, _on_white(picture), [cv2.IMWRITE_JPEG_QUALITY, output.jpeg_quality])
-    return containers.jpeg(packed, _fitting(picture, grey=picture.colour.ndim == 2))
+    options = [cv2.IMWRITE_JPEG_QUALITY, output.jpeg_quality]
+    if picture.kind is not Kind.JPEG:  # a JPEG's colours are mostly of half the size already
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    packed = _imencode(Kind.JPEG, _on_white(picture), options)
+    return containers.jpeg(packed, _fitting(Kind.JPEG, picture))
 
 
 def _png(picture: Picture, output: Output) -> bytes:
@@ -174,14 +184,13 @@ def _png(picture: Picture, output: Output) -> bytes:
     else:
         options = [cv2.IMWRITE_PNG_COMPRESSION, output.png_compression]
         packed = _imencode(Kind.PNG, _merged(colour, alpha), options)
-    return containers.png(packed, _fitting(picture, grey=colour.ndim == 2))
+    return containers.png(packed, _fitting(Kind.PNG, picture))
 
 
 def _webp(picture: Picture, output: Output) -> bytes:
     pixels = _merged(*_of_eight_bits(picture))
     options = [cv2.IMWRITE_WEBP_QUALITY, output.webp_quality]
-    # WebP has no grey, so a profile for it would be misread.
-    return bytes(_imencode(Kind.WEBP, pixels, options, _fitting(picture, grey=False)))
+    return bytes(_imencode(Kind.WEBP, pixels, options, _fitting(Kind.WEBP, picture)))
 
 
 def _avif(picture: Picture, output: Output) -> bytes:
@@ -191,7 +200,7 @@ def _avif(picture: Picture, output: Output) -> bytes:
         depth = 10 if picture.bits <= 10 else 12
         options += [cv2.IMWRITE_AVIF_DEPTH, depth]
         pixels = _scaled(pixels, (1 << depth) - 1)
-    metadata = _fitting(picture, grey=pixels.ndim == 2)
+    metadata = _fitting(Kind.AVIF, picture)
     return containers.avif(_imencode(Kind.AVIF, pixels, options, metadata), metadata)
 
 
@@ -199,7 +208,7 @@ def _jpeg2000(picture: Picture, _output: Output) -> bytes:
     # Without loss: who chose this kind chose quality, and with loss it takes OpenJPEG as long.
     pixels = _merged(picture.colour, picture.alpha)
     packed = _imencode(Kind.JPEG2000, pixels, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
-    return containers.jpeg2000(packed, _fitting(picture, grey=pixels.ndim == 2))
+    return containers.jpeg2000(packed, _fitting(Kind.JPEG2000, picture))
 
 
 def _bmp(picture: Picture, _output: Output) -> bytes:
@@ -214,14 +223,28 @@ def _gif(picture: Picture, _output: Output) -> bytes:
     return palettes.gif(*_of_eight_bits(picture))
 
 
-def _fitting(picture: Picture, *, grey: bool) -> Metadata:
-    """The picture's metadata, corrected; a profile for other channels than those written is left out.
+def _fitting(kind: Kind, picture: Picture) -> Metadata:
+    """The picture's metadata, corrected, with what `kind` holds of its profile."""
+    metadata = corrected(picture.metadata, picture.width, picture.height)
+    return replace(metadata, icc=_profile(kind, picture))
+
+
+def _profile(kind: Kind, picture: Picture) -> bytes:
+    """The profile if it is for the channels that are written.
 
     Viewers would misread the colours with a grey profile on three channels, or with one for CMYK.
     """
-    metadata = corrected(picture.metadata, picture.width, picture.height)
-    fits = metadata.icc[16:20] == (b"GRAY" if grey else b"RGB ")
-    return metadata if fits else replace(metadata, icc=b"")
+    icc = picture.metadata.icc
+    fits = icc[16:20] == (b"GRAY" if _stays_grey(kind, picture) else b"RGB ")
+    return icc if fits and kind not in (Kind.BMP, Kind.GIF) else b""
+
+
+def _stays_grey(kind: Kind, picture: Picture) -> bool:
+    """Whether one channel of brightness is written, besides any alpha."""
+    if picture.colour.ndim != 2 or kind is Kind.WEBP:
+        return False
+    eight = picture.colour.dtype == np.uint8
+    return picture.alpha is None or kind in (Kind.JPEG, Kind.PNG, Kind.GIF) or (kind is Kind.TIFF and eight)
 
 
 def _imencode(kind: Kind, pixels: Plane, options: list[int], metadata: Metadata | None = None) -> memoryview:
@@ -258,9 +281,8 @@ def _tiff_page(picture: Picture) -> tuple[memoryview, tiff.Tags]:
     """A file of this page, and the tags it lacks."""
     colour, alpha = picture.colour, picture.alpha
     options = [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_LZW]
-    grey = colour.ndim == 2 and (alpha is None or colour.dtype == np.uint8)
     added: tiff.Tags = {}
-    if grey and alpha is not None:
+    if alpha is not None and _stays_grey(Kind.TIFF, picture):
         # OpenCV writes no such thing, but a row of one channel and twice the width has the same bytes.
         pixels = np.dstack([colour, alpha]).reshape(picture.height, -1)
         options += [cv2.IMWRITE_TIFF_PREDICTOR, cv2.IMWRITE_TIFF_PREDICTOR_NONE]
@@ -273,7 +295,7 @@ def _tiff_page(picture: Picture) -> tuple[memoryview, tiff.Tags]:
     if alpha is not None:
         # OpenCV leaves the last channel's meaning out, which readers take for anything but alpha.
         added[tags.EXTRA_SAMPLES] = tiff.Value(3, struct.pack("<H", _UNASSOCIATED))
-    return _imencode(Kind.TIFF, pixels, options), tiff.described(_fitting(picture, grey=grey)) | added
+    return _imencode(Kind.TIFF, pixels, options), tiff.described(_fitting(Kind.TIFF, picture)) | added
 
 
 def _joined(pages: Sequence[tuple[memoryview, tiff.Tags]]) -> bytes:
@@ -297,7 +319,7 @@ def _heic(picture: Picture, output: Output) -> bytes:
     deep = picture.colour.dtype == np.uint16
     pixels = _merged(picture.colour, picture.alpha)
     mode = {1: "L", 3: "BGR", 4: "BGRA"}[1 if pixels.ndim == 2 else pixels.shape[2]] + (";16" if deep else "")
-    metadata = _fitting(picture, grey=pixels.ndim == 2)
+    metadata = _fitting(Kind.HEIC, picture)
     parts: dict[str, bytes | int] = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc}
     if metadata.cicp and not metadata.icc:
         parts["color_primaries"], parts["transfer_characteristics"] = metadata.cicp

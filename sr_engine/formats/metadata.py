@@ -20,6 +20,8 @@ _ORIENTATION = 274
 _THUMBNAILS_AT = {513, 514, 273, 279}
 # Tags that say where pixels are, or what is carried by other means: nothing of it holds in another file.
 _NOT_CARRIED = {273, 279, 288, 289, 324, 325, 330, 513, 514, 519, 520, 521, 700, 34377, 34675}
+# The subject's place and the sensor's pixels per length, told in pixels of the original, upright or not.
+_NOT_CARRIED |= {0x9214, 0xA20E, 0xA20F, 0xA210, 0xA214}
 _WIDTHS = {256, 0xA002, 0x1001}
 _HEIGHTS = {257, 0xA003, 0x1002}
 
@@ -44,6 +46,7 @@ _LOST = (
     "http://ns.adobe.com/xmp/note/",
     "http://ns.adobe.com/xap/1.0/g/img/",
 )
+_IN_PIXELS = ("SubjectArea", "SubjectLocation", "FocalPlane")
 _THUMBNAILS = ("http://ns.adobe.com/xap/1.0/", "Thumbnails")
 
 
@@ -53,11 +56,11 @@ def corrected(metadata: Metadata, width: int, height: int) -> Metadata:
     Orientation and sizes are corrected where they are told; thumbnails, and what speaks of further pictures in the
     original file, are left out. Of damaged EXIF the sound part stays, damaged XMP is dropped; neither is an error.
     """
-    turned = _orientation(metadata.exif) > 1
+    applied = _orientation(metadata.exif)
     return Metadata(
         icc=metadata.icc,
         exif=_corrected_exif(metadata.exif, width, height),
-        xmp=_corrected_xmp(metadata.xmp, width, height, turned=turned),
+        xmp=_corrected_xmp(metadata.xmp, width, height, applied),
         cicp=metadata.cicp,
     )
 
@@ -102,15 +105,17 @@ def xmp_within(xmp: bytes, most: int) -> bytes:
     return packed if len(packed) <= most else b""
 
 
-def _orientation(exif: bytes) -> int:
+def _orientation(exif: bytes) -> int | None:
+    """As EXIF tells it, which decoding follows; None where it does not."""
     try:
         order = tiff.order_of(exif)
         for entry in tiff.entries(exif, order, struct.unpack_from(order + "I", exif, 4)[0])[0]:
-            if entry.tag == _ORIENTATION and entry.type == 3:
-                return int(struct.unpack_from(order + "H", exif, entry.start)[0])
+            if entry.tag == _ORIENTATION and entry.type in (3, 4):
+                layout = order + ("H" if entry.type == 3 else "I")
+                return int(struct.unpack_from(layout, exif, entry.start)[0])
     except (ValueError, struct.error):
         pass
-    return 1
+    return None
 
 
 class _Directory(NamedTuple):
@@ -216,7 +221,7 @@ class _Property(NamedTuple):
     element: ET.Element | None
 
 
-def _corrected_xmp(xmp: bytes, width: int, height: int, *, turned: bool) -> bytes:
+def _corrected_xmp(xmp: bytes, width: int, height: int, applied: int | None) -> bytes:
     root = _parsed(xmp)
     if root is None:
         return b""
@@ -224,9 +229,10 @@ def _corrected_xmp(xmp: bytes, width: int, height: int, *, turned: bool) -> byte
     if len(found) > _MOST_PROPERTIES:
         return b""
     told = {item.name: _text(item) for item in found}
-    turned = turned or told.get((_TIFF, "Orientation"), "1") != "1"
+    turned = applied in range(2, 9)
     values = {
-        (_TIFF, "Orientation"): 1,
+        # Where only XMP tells an orientation it was not applied, and still holds.
+        **({} if applied is None else {(_TIFF, "Orientation"): 1}),
         (_TIFF, "ImageWidth"): width,
         (_TIFF, "ImageLength"): height,
         (_EXIF, "PixelXDimension"): width,
@@ -235,6 +241,7 @@ def _corrected_xmp(xmp: bytes, width: int, height: int, *, turned: bool) -> byte
     }
     for item in found:
         lost = item.name[0].startswith(_LOST) or item.name == _THUMBNAILS
+        lost = lost or (item.name[0] == _EXIF and item.name[1].startswith(_IN_PIXELS))
         # Regions count from the corner that was the first before the picture was turned upright.
         if lost or (turned and (item.name == _REGIONS or item.name[0] == _PANORAMA)):
             _remove(item)

@@ -33,11 +33,23 @@ def indexed(colour: Plane, alpha: Plane | None) -> list[int] | None:
     return sorted(found)
 
 
+def losses(colour: Plane, alpha: Plane | None) -> list[str]:
+    """What `gif` loses of a picture: sentences without their full stops."""
+    hard = _hardened(alpha)
+    found = []
+    if indexed(colour, hard) is None:
+        found.append("GIF holds 256 colours: the others were replaced")
+    if alpha is not None and hard is not None and not np.array_equal(alpha, hard):
+        found.append("GIF has no half transparency: it was made hard")
+    return found
+
+
 def gif(colour: Plane, alpha: Plane | None) -> bytes:
-    """A GIF: exact where `indexed` says so, else of the 256 colours that fit best, opaque from alpha 128 on."""
+    """A GIF, opaque from alpha 128 on: of all visible colours, or of the 256 that fit best where there are more."""
     from PIL import Image  # noqa: PLC0415 - slow to load
 
     height, width = colour.shape[:2]
+    alpha = _hardened(alpha)
     colours = indexed(colour, alpha)
     if colours is None:
         rgb = np.dstack([colour] * 3) if colour.ndim == 2 else np.ascontiguousarray(colour[:, :, ::-1])
@@ -63,6 +75,10 @@ def gif(colour: Plane, alpha: Plane | None) -> bytes:
     # "optimize" would count the colours once more.
     image.save(file, "GIF", optimize=False, **({} if transparent is None else {"transparency": transparent}))
     return file.getvalue()
+
+
+def _hardened(alpha: Plane | None) -> Plane | None:
+    return None if alpha is None else np.where(alpha < 128, np.uint8(0), np.uint8(255))
 
 
 def _bands(colour: Plane, alpha: Plane | None) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:

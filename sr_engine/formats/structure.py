@@ -30,6 +30,8 @@ _MAX_METADATA_BYTES = 4 << 20  # of each part; more is left out
 _UNWRITTEN = bytes(64)
 _CODED_MARGIN = 64  # pixels; some encoders round sides up
 _MOST_SCANS = 500  # each takes as long as the whole picture; usual are 1 .. 15
+_MOST_SCANNED = 4_000_000_000  # pixels of all scans together
+_PNG_TEXTS = {b"XML:com.adobe.xmp", *(b"Raw profile type " + name for name in (b"xmp", b"exif", b"APP1"))}
 _UNCOMPRESSED_TIFF = (1, 32773)  # none, PackBits: zeros are pixels there
 
 
@@ -43,6 +45,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
         xmp: as it was embedded, or empty.
         transparent_grey: the level, of 8 or 16 bits, that a PNG declares to be transparent, or None.
         codes: of the colours, where they are known and not those of sRGB, or None.
+        limited: whether an AVIF says that its samples use the range of video, 16 .. 235 of 255.
     """
 
     orientation: int = 1
@@ -51,6 +54,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
     xmp: bytes = b""
     transparent_grey: int | None = None
     codes: cicp.Codes | None = None
+    limited: bool = False
 
 
 def examine(data: bytes, header: Header) -> list[Structure]:
@@ -84,7 +88,8 @@ def examine(data: bytes, header: Header) -> list[Structure]:
 def _walk_jpeg(data: bytes, header: Header) -> Structure:
     exif = xmp = b""
     profile: dict[int, bytes] = {}
-    position, scans = 2, 0
+    position, scans, sequential, zeros_tell = 2, 0, False, False
+    tables: dict[int, bool] = {}
     while True:
         # Within the header markers follow each other; after a scan its entropy-coded bytes come first. Thumbnails
         # inside APP segments are skipped with their segment, and what follows EOI (other pictures of a
@@ -92,6 +97,8 @@ def _walk_jpeg(data: bytes, header: Header) -> Structure:
         found = _MARKER.search(data, position)
         if found is None:
             raise _cut_off(header.kind)
+        if zeros_tell and data.find(_UNWRITTEN, position, found.start()) >= 0:
+            raise _damaged("a part of the JPEG was never written (zeros): copy the picture again")
         marker, position = data[found.start() + 1], found.end()
         if marker == 0xD9:
             break
@@ -107,18 +114,33 @@ def _walk_jpeg(data: bytes, header: Header) -> Structure:
             xmp = body[len(_XMP) :]
         elif marker == 0xE2 and body.startswith(_ICC):
             profile[body[len(_ICC)]] = body[len(_ICC) + 2 :]
-        scans += marker == 0xDA
+        elif marker == 0xDA:
+            scans += 1
+            zeros_tell = sequential and any(tables.get(body[at] & 15) for at in range(2, 2 * body[0] + 1, 2))
+        tables |= _refuting_zeros(body) if marker == 0xC4 else {}
+        sequential |= marker in (0xC0, 0xC1)
         position += length
-    if scans > _MOST_SCANS:
+    if scans > _MOST_SCANS or scans * header.pixels > _MOST_SCANNED:
         raise _damaged("the JPEG has more scans than any sound program writes: save it as PNG")
     if not scans:
         raise _damaged("the JPEG ends before its pixels begin: copy the picture again")
     return _found(exif, b"".join(profile[key] for key in sorted(profile)), xmp)
 
 
+def _refuting_zeros(body: bytes) -> dict[int, bool]:
+    """Of each Huffman table of a sequential JPEG's details, by number, whether zeros cannot be a flat area's."""
+    found, at = {}, 0
+    while at < len(body):
+        if body[at] >> 4:  # the code of zeros only means the first symbol; 0 ends a block
+            found[body[at] & 15] = body[at + 17 : at + 18] not in (b"", b"\0")
+        at += 17 + sum(body[at + 1 : at + 17])
+    return found
+
+
 def _walk_png(data: bytes, header: Header) -> Structure:
     exif = icc = xmp = b""
     transparent = codes = None
+    seen: set[bytes] = set()  # only the first of each is unpacked, so many cannot take long
     position, pixels = 8, 0
     while True:
         length, name = struct.unpack_from(">I4s", data, position)
@@ -131,14 +153,15 @@ def _walk_png(data: bytes, header: Header) -> Structure:
             break
         if name == b"eXIf":
             exif = body.removeprefix(_EXIF)
-        elif name == b"iCCP":
+        elif name == b"iCCP" and name not in seen:
+            seen.add(name)
             icc = _inflate(body.partition(b"\0")[2][1:])
         elif name == b"cICP" and length == 4:
             codes = (body[0], body[1])
         elif name in (b"iTXt", b"zTXt"):
-            keyword, text = _png_text(name, body)
+            keyword, text = _png_text(name, body, seen)
             if keyword == b"XML:com.adobe.xmp":
-                xmp = text
+                xmp = text or xmp
             elif keyword == b"Raw profile type xmp":
                 xmp = xmp or _unhex(text)
             elif keyword in (b"Raw profile type exif", b"Raw profile type APP1"):
@@ -152,8 +175,11 @@ def _walk_png(data: bytes, header: Header) -> Structure:
     return msgspec.structs.replace(_found(exif, icc, xmp, transparent), codes=cicp.telling(codes))
 
 
-def _png_text(name: bytes, body: bytes) -> tuple[bytes, bytes]:
+def _png_text(name: bytes, body: bytes, seen: set[bytes]) -> tuple[bytes, bytes]:
     keyword, _, rest = body.partition(b"\0")
+    if keyword not in _PNG_TEXTS or keyword in seen:
+        return keyword, b""
+    seen.add(keyword)
     if name == b"zTXt":
         return keyword, _inflate(rest[1:])
     text = rest[2:].split(b"\0", 2)[-1]
@@ -208,6 +234,8 @@ def _walk_tiff(data: bytes) -> list[Structure]:
 
 
 def _walk_page(data: bytes, reader: tags.TagReader, page: tags.Directory) -> Structure:
+    if not all(map(reader.holds, page.entries.values())):
+        raise _cut_off(Kind.TIFF)
     tiled = tags.TILE_OFFSETS in page.entries
     offsets, counts = (
         reader.integers(page, tag, limit=len(data))
@@ -284,6 +312,7 @@ def _walk_heif(data: bytes, header: Header) -> Structure:
         _found(exif, still.icc, xmp),
         orientation=1 if header.kind is Kind.HEIC else still.orientation,
         codes=cicp.telling(still.codes),
+        limited=still.limited,
     )
 
 

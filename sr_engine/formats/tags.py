@@ -177,6 +177,10 @@ class TagReader:
         values = self.integers(directory, tag)
         return values[0] if values else default
 
+    def holds(self, entry: Entry) -> bool:
+        """Whether the values lie inside the file, as far as their type is known."""
+        return entry.position + _SIZES.get(entry.type, 0) * entry.count <= self._size
+
     def raw(self, entry: Entry, limit: int) -> bytes:
         """The values of any type, in the file's own byte order.
 

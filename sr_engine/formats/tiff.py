@@ -37,6 +37,7 @@ _OF_SAMPLES = {
     34377,
     37724,
 }
+_USER_COMMENT, _SIXTEEN_BITS = 0x9286, b"UNICODE\0"
 _RAW = 50706  # the first of the tags of raw photographs
 # Bytes of a value by TIFF's code of its type, and the letter of what has to be turned round with the byte order.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
@@ -134,7 +135,7 @@ def read(block: Buffer, order: str, at: int, *, nested: Sequence[int] = ()) -> T
             except struct.error:
                 continue
         else:
-            found.setdefault(entry.tag, Value(entry.type, data if order == "<" else _turned(entry.type, data)))
+            found.setdefault(entry.tag, Value(entry.type, data if order == "<" else _turned(entry, data)))
     return found
 
 
@@ -214,9 +215,15 @@ def joined(pages: Sequence[tuple[Buffer, Tags]]) -> bytes:
     return b"".join(parts)
 
 
-def _turned(kind: int, data: bytes) -> bytes:
-    if kind not in _UNITS:
+def _turned(entry: Entry, data: bytes) -> bytes:
+    if entry.tag == _USER_COMMENT and data.startswith(_SIXTEEN_BITS):
+        # Its type says bytes, but the text has the byte order of the block.
+        start, unit = len(_SIXTEEN_BITS), "H"
+    elif entry.type in _UNITS:
+        start, unit = 0, _UNITS[entry.type]
+    else:
         return data
-    numbers = array.array(_UNITS[kind], data)
+    end = len(data) - (len(data) - start) % struct.calcsize(unit)
+    numbers = array.array(unit, data[start:end])
     numbers.byteswap()
-    return numbers.tobytes()
+    return data[:start] + numbers.tobytes() + data[end:]

@@ -199,6 +199,37 @@ def test_a_jpeg_of_endless_scans_is_refused():
         decode(data[:last] + data[last:-2] * 600 + data[-2:])
 
 
+def test_a_jpeg_whose_middle_was_never_written_is_refused():
+    data = WHOLE["jpeg"][:-200] + bytes(120) + WHOLE["jpeg"][-80:]
+    with pytest.raises(PictureError, match="never written"):
+        decode(data)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}])
+@pytest.mark.parametrize("shape", [(900, 900), (900, 900, 3)])
+def test_flat_jpegs_are_sound(shape, options):
+    """With tables made for them they may be coded in zeros."""
+    data = saved(np.full(shape, 128, np.uint8), "JPEG", **options)
+    assert (bytes(64) in data) == bool(options)
+    assert np.ptp(decode(data)[0].colour) == 0
+
+
+def test_scans_are_counted_against_the_size():
+    jpeg = written(".jpg", np.zeros((4000, 4000), np.uint8), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    last = jpeg.rindex(b"\xff\xda")
+    with pytest.raises(PictureError, match="more scans than any sound program writes"):
+        decode(jpeg[:last] + jpeg[last:-2] * 300 + jpeg[-2:])
+
+
+@pytest.mark.parametrize("tag", [320, 34675, 258])
+def test_tiffs_whose_tags_lie_behind_the_end_are_cut_off(tag):
+    data = tiff(RGB, t320=bytes(1536), t34675=bytes(200))
+    at = data.index(struct.pack("<H", tag), int.from_bytes(data[4:8], "little")) + 8
+    moved = data[:at] + struct.pack("<I", len(data) - 4) + data[at + 4 :]
+    with pytest.raises(PictureError, match="cut off"):
+        decode(moved)
+
+
 @pytest.mark.parametrize(
     "entry", [(3, 0x10000000, 0), (0, 1, 0), (3, 1000, 0x7FFFFFFF), (2, 1, 0), (16, 1, 0xFFFFFFFF)]
 )

@@ -87,6 +87,12 @@ EXACT = {
     "bmp grey": (written(".bmp", GREY), Kind.BMP, 8, GREY, None),
     "bmp top-down": (bmp(48, -40, 24, bmp_rows(COLOUR[::-1])), Kind.BMP, 8, COLOUR, None),
     "bmp core": (bmp(48, 40, 24, bmp_rows(COLOUR), size=12), Kind.BMP, 8, COLOUR, None),
+    "tiff padding": (tiff(np.dstack([RGB, ALPHA * 0]), t338=0), Kind.TIFF, 8, COLOUR, None),
+    "bmp padding": (bmp(48, 40, 32, bmp_rows(WITH_ALPHA), packing=3, tail=MASKS), Kind.BMP, 8, COLOUR, None),
+    "bmp of masks": (
+        bmp(48, 40, 32, bmp_rows(RGBA), size=56, packing=3, tail=MASKS[8:] + MASKS[4:8] + MASKS[:4] + b"\0\0\0\xff"),
+        *(Kind.BMP, 8, COLOUR, ALPHA),
+    ),
     "bmp 32 without alpha": (
         bmp(48, 40, 32, bmp_rows(np.dstack([COLOUR, ALPHA * 0])), packing=3, tail=MASKS),
         Kind.BMP,

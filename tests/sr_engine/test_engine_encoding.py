@@ -177,12 +177,23 @@ def test_a_gif_of_many_colours_becomes_png_unless_gif_is_asked_for(alpha):
     assert extension == ".png"
     assert note == "a GIF holds 256 colours and no half transparency: written as PNG"
     assert np.array_equal(opencv(data)[:, :, :3], COLOUR)
-    data, extension, _ = encode([Picture(Kind.GIF, COLOUR, alpha)], Output("gif"))
+    data, extension, note = encode([Picture(Kind.GIF, COLOUR, alpha)], Output("gif"))
     assert extension == ".gif"
+    reduced, hard = "GIF holds 256 colours: the others were replaced", "GIF has no half transparency: it was made hard"
+    assert note == (reduced if alpha is None else f"{reduced}; {hard}")
     found = np.asarray(pillow(data).convert("RGBA")).astype(int)
     visible = np.ones(GREY.shape, bool) if alpha is None else alpha >= 128
     assert np.array_equal(found[:, :, 3] > 0, visible)
     assert np.abs(found[visible][:, 2::-1] - COLOUR[visible]).mean() < 12
+
+
+def test_a_gif_of_few_colours_keeps_them_whatever_the_transparency():
+    data, _, note = encode([Picture(Kind.PNG, GREY // 2, ALPHA)], Output("gif"))
+    assert note == "GIF has no half transparency: it was made hard"
+    found = np.asarray(pillow(data).convert("RGBA"))
+    assert np.array_equal(found[:, :, 3], np.where(ALPHA < 128, 0, 255))
+    assert np.array_equal(found[ALPHA >= 128][:, 0], (GREY // 2)[ALPHA >= 128])
+    assert encode([Picture(Kind.PNG, GREY)], Output("gif")).note == ""
 
 
 def test_heic_without_its_library(monkeypatch):
@@ -316,6 +327,21 @@ def test_a_profile_of_other_channels_is_left_out(kind):
     for kept in (Kind.PNG, Kind.TIFF):
         data = encode([Picture(kept, GREY, ALPHA, Metadata(icc=grey))], Output()).data
         assert pillow(data).info["icc_profile"] == grey
+
+
+def test_what_pages_lose_is_said_once():
+    page = Picture(Kind.TIFF, deep(GREY), deep(ALPHA), Metadata(icc=icc_profile(b"GRAY")), bits=16)
+    assert encode([page, page], Output()).note == "TIFF cannot hold the colour profile: colours may shift"
+
+
+def test_colours_keep_their_sharpness_unless_a_jpeg_never_had_it():
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2, 2] = 255
+    error = {
+        kind: np.abs(opencv(encode([Picture(kind, stripes)], Output("jpeg")).data).astype(int) - stripes).mean()
+        for kind in (Kind.PNG, Kind.JPEG)
+    }
+    assert error[Kind.PNG] < 3 < error[Kind.JPEG]
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import random
 import re
+import struct
 import subprocess
 import sys
 
@@ -232,6 +233,23 @@ OBSTACLES = {
     "zstandard tiff": (saved(RGB, "TIFF", compression="zstd"), "compression 50000"),
     "hierarchical jpeg": (FILES["jpeg"][1].replace(b"\xff\xc0", b"\xff\xc5"), "hierarchical"),
     "hdr avif": (relabelled(FILES["avif"][1], 9, 16), "HDR"),
+    "bmp of other masks": (
+        bmp(24, 20, 32, bytes(4 * 480), packing=3, tail=bytes.fromhex("ff00000000ff00000000ff00")),
+        "masks",
+    ),
+    "bmp of 10 bits a channel": (
+        bmp(24, 20, 32, bytes(4 * 480), size=56, packing=3, tail=struct.pack("<4I", 0x3FF00000, 0xFFC00, 0x3FF, 0)),
+        "masks",
+    ),
+    "bmp of packing 6": (bmp(24, 20, 32, bytes(4 * 480), packing=6, tail=bytes(16)), "packing 6"),
+    "10-bit grey with alpha": (
+        saved(np.dstack([GREY, GREY]), "AVIF", subsampling="4:0:0").replace(b"av1C\x81\x00\x1c", b"av1C\x81\x00\x5c"),
+        "10-bit AVIF",
+    ),
+    "sycc of one channel": (
+        saved(GREY, "JPEG2000", num_resolutions=1).replace(b"colr\1\0\0\0\0\0\x11", b"colr\1\0\0\0\0\0\x12"),
+        "JPEG 2000",
+    ),
     "16-bit bmp": (bmp(24, 20, 16, bytes(48 * 20)), "16 bits per pixel"),
 }
 

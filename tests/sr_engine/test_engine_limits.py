@@ -9,7 +9,7 @@ from engine_files import draw, pages, ramp, saved, tiff, two_frames, written
 from sr_engine import machine
 from sr_engine.errors import PictureError
 from sr_engine.headers import Header, Kind, read_header
-from sr_engine.limits import check, expected_memory_bytes, result_kind
+from sr_engine.limits import check, encoder_bytes, expected_memory_bytes, result_kind
 from sr_engine.protocol import Code, Limits, Output
 
 SMALL = Header(kind=Kind.PNG, width=48, height=10)
@@ -53,6 +53,47 @@ def test_without_a_figure_memory_is_that_of_the_machine():
     sides = int((machine.total_bytes() / 20) ** 0.5)
     header = Header(kind=Kind.PNG, width=sides, height=sides)
     assert "limits.memory_megabytes" in refusal(header, pixels=10**15, side=10**9).message
+
+
+def test_memory_is_that_of_the_kind_that_is_written():
+    def needed(output="same", **header):
+        return expected_memory_bytes(Header(**header), 0, scale=3, output=Output(output))
+
+    phone = {"kind": Kind.HEIC, "width": 5712, "height": 4284}
+    assert needed(**phone) == needed("png", **phone)
+    small = {"kind": Kind.HEIC, "width": 4032, "height": 3024}
+    assert needed(**small) > needed("png", **small)
+    several = small | {"further": ((4032, 3024),)}
+    assert needed(**several) == needed("tiff", **several)
+    few = {"kind": Kind.GIF, "width": 4000, "height": 3000}
+    assert needed(**few) == max(needed("gif", **few), needed("png", **few))
+
+
+def test_jpeg_is_offered_where_it_needs_less():
+    header = Header(kind=Kind.HEIC, width=4032, height=3024)
+    offer = "or set output.format to jpeg, or raise limits.memory_megabytes"
+    assert offer in refusal(header, memory_bytes=3 << 29).message
+    assert "jpeg" not in refusal(header, memory_bytes=1 << 28).message, "it would be refused as well"
+    transparent = Header(kind=Kind.HEIC, width=4032, height=3024, alpha=True)
+    assert "jpeg" not in refusal(transparent, memory_bytes=3 << 29).message
+    wide = Header(kind=Kind.PNG, width=30_000, height=100)
+    needed = expected_memory_bytes(wide, 1000, scale=3)
+    assert "jpeg" not in refusal(wide, memory_bytes=needed - 1, side=10**6).message
+
+
+def test_what_an_encoder_makes_of_grey_counts():
+    def needed(kind, channels, alpha=False, deep=False):
+        return encoder_bytes(kind, 1000, channels, alpha=alpha, deep=deep)
+
+    for kind in Kind:
+        same = kind in (Kind.WEBP, Kind.AVIF, Kind.HEIC)
+        assert (needed(kind, 1) == needed(kind, 3)) == same
+        stays = kind in (Kind.PNG, Kind.GIF, Kind.JPEG)
+        assert (needed(kind, 1, alpha=True, deep=True) < needed(kind, 3, alpha=True, deep=True)) == stays
+    assert needed(Kind.TIFF, 1, alpha=True) < needed(Kind.TIFF, 3, alpha=True)
+    assert needed(Kind.WEBP, 3, alpha=True) == 46_000
+    grey, colour = (Header(kind=Kind.HEIC, width=4000, height=3000, grey=grey) for grey in (True, False))
+    assert expected_memory_bytes(grey, 0, scale=3) > expected_memory_bytes(colour, 0, scale=3) * 0.8
 
 
 def test_the_header_tells_what_memory_depends_on():

@@ -6,12 +6,15 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from engine_files import exif, photograph_exif, photograph_xmp
+from engine_files import draw, exif, icc_profile, photograph_exif, photograph_xmp, ramp
 from PIL import Image
 
 from sr_engine.formats import tiff
+from sr_engine.formats.encoding import encode
 from sr_engine.formats.metadata import corrected, exif_within, xmp_within
-from sr_engine.pictures import Metadata
+from sr_engine.headers import Kind
+from sr_engine.pictures import Metadata, Picture
+from sr_engine.protocol import Output
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 SIZES = {256, 257, 274, 0xA002, 0xA003, 0x1001}
@@ -150,7 +153,7 @@ def description(packet):
 
 
 def test_xmp_is_corrected_and_all_else_is_kept():
-    packet = fixed_xmp(photograph_xmp())
+    packet = fixed_xmp(photograph_xmp(), block=exif(6))
     assert packet.startswith(b'<?xpacket begin="\xef\xbb\xbf"')
     assert packet.endswith(b'<?xpacket end="w"?>')
     found = description(packet)
@@ -170,7 +173,7 @@ def test_xmp_is_corrected_and_all_else_is_kept():
 
 def test_names_count_and_not_prefixes():
     packet = photograph_xmp().replace(b"GCamera", b"a").replace(b"tiff:", b"T:").replace(b"xmlns:tiff", b"xmlns:T")
-    packet = fixed_xmp(packet)
+    packet = fixed_xmp(packet, block=exif(6))
     assert b"MotionPhoto" not in packet
     assert b'T:Orientation="1"' in packet
 
@@ -222,10 +225,52 @@ def test_panoramas_and_faces_follow_the_size():
     for text in ("PanoWidthPixels", ">300<", ">72<", ">21<", ">60<", "equirectangular"):
         assert text in upright
     assert 'stDim:w="72" stDim:h="60" stDim:unit="pixel"' in upright
-    for turned in (fixed_xmp(packet), fixed_xmp(packet.replace(b'Orientation="6"', b'Orientation="1"'), block=exif(8))):
+    for turned in (
+        fixed_xmp(packet, block=exif(6)),
+        fixed_xmp(packet.replace(b'Orientation="6"', b'Orientation="1"'), block=exif(8)),
+        fixed_xmp(packet, block=b"II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, 274, 4, 1, 6, 0)),
+    ):
         assert b"Dimensions" not in turned
         assert b"Pano" not in turned
         assert b"dc:title" in turned
+
+
+def test_an_orientation_that_only_xmp_tells_was_not_applied():
+    packet = photograph_xmp(PANORAMA, REGIONS)
+    kept = fixed_xmp(packet, 72, 60)
+    assert b'tiff:Orientation="6"' in kept
+    assert b">300<" in kept
+    assert b'stDim:w="72"' in kept
+    told = fixed_xmp(packet, 72, 60, block=exif(1))
+    assert b'tiff:Orientation="1"' in told
+    assert b">300<" in told
+
+
+def test_what_is_told_in_pixels_is_left_out():
+    inner = {
+        0x9214: tiff.Value(3, struct.pack("<4H", 12, 10, 4, 4)),
+        0xA20E: tiff.Value(5, struct.pack("<II", 2000, 1)),
+        0xA20F: tiff.Value(5, struct.pack("<II", 2000, 1)),
+        0xA210: tiff.Value(3, struct.pack("<H", 3)),
+        0xA214: tiff.Value(3, struct.pack("<2H", 12, 10)),
+        0x920A: tiff.Value(5, struct.pack("<II", 50, 1)),
+    }
+    block = fixed_exif(tiff.block_of({0x8769: inner}))
+    assert flat(everything(block)).keys() == {(0x8769, 0x920A)}
+    names = ("SubjectArea", "SubjectLocation", "FocalPlaneXResolution", "FocalPlaneResolutionUnit", "FocalLength")
+    packet = fixed_xmp(photograph_xmp(*(f"<exif:{name}>3/1</exif:{name}>" for name in names)))
+    assert [name for name in names if name.encode() in packet] == ["FocalLength"]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_comments_of_sixteen_bits_follow_the_byte_order(order):
+    text = "Grüße, 漢字"
+    ascii_comment = b"ASCII\0\0\0" + b"c" * 2 * len(text)
+    packed = b"UNICODE\0" + text.encode("utf-16-le" if order == "<" else "utf-16-be")
+    block = photograph_exif(order, comment=len(packed)).replace(ascii_comment, packed)
+    assert packed in block
+    exif_tags = tiff.described(Metadata(exif=block))[0x8769]
+    assert exif_tags[0x9286] == tiff.Value(7, b"UNICODE\0" + text.encode("utf-16-le"))
 
 
 def test_xmp_sheds_its_largest_properties():
@@ -240,3 +285,20 @@ def test_xmp_sheds_its_largest_properties():
     assert b"ttt" not in twice
     assert b'xmp:Rating="4"' in twice
     assert xmp_within(packet, 10) == b""
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_profile_that_is_lost_is_said(kind):
+    colour, alpha = draw(40, 48), ramp(40, 48)
+    grey = colour[:, :, 1].copy()
+
+    def note(plane, alpha, space):
+        return encode([Picture(Kind.PNG, plane, alpha, Metadata(icc=icc_profile(space)))], Output(kind)).note
+
+    name = {"webp": "WebP", "jpeg2000": "JPEG 2000"}.get(kind, kind.upper())
+    lost = f"{name} cannot hold the colour profile: colours may shift"
+    assert (lost in note(colour, None, b"RGB ")) == (kind in (Kind.BMP, Kind.GIF))
+    assert (lost in note(grey, None, b"GRAY")) == (kind in (Kind.BMP, Kind.GIF, Kind.WEBP))
+    assert (lost in note(grey, alpha, b"GRAY")) == (kind not in (Kind.JPEG, Kind.PNG, Kind.TIFF))
+    assert lost not in note(colour, None, b"CMYK")
+    assert lost not in note(colour, None, b"GRAY"), "it was never of use"

@@ -165,6 +165,15 @@ def test_huge_metadata_is_left_out():
     assert one(data).metadata.xmp == b""
 
 
+def test_text_in_pngs_is_not_unpacked_for_nothing():
+    """libpng would unpack every chunk of text, and keep it."""
+    bomb = zlib.compress(bytes(4_000_000), 9)
+    chunks = [(b"iTXt", b"Comment\0\1\0\0\0" + bomb), (b"zTXt", b"Raw profile type xmp\0\0" + bomb)] * 400
+    begun = time.monotonic()
+    assert np.array_equal(one(png_with(*chunks, (b"iCCP", b"a\0\0" + bomb))).colour, COLOUR)
+    assert time.monotonic() - begun < 2
+
+
 def test_many_tags_that_claim_the_same_bytes_take_no_memory():
     size = 3_000_000
     rows = b"".join(struct.pack("<HHII", 1000 + tag, 7, size, 8) for tag in range(2000))
@@ -238,6 +247,35 @@ def test_colour_codes_that_say_nothing_are_dropped(codes):
 def test_damaged_colour_codes_are_no_reason_to_refuse():
     for body in (b"", b"\x0c", b"\x0c\x0d", bytes(9)):
         assert one(png_with((b"cICP", body))).metadata.cicp is None
+
+
+def test_greys_of_a_limited_range_are_spread():
+    grey = COLOUR[:, :, 1].copy()
+    for full in (False, True):
+        kept = one(saved(grey, "AVIF", quality=100, range="full" if full else "limited"))
+        assert kept.colour.ndim == 2
+        assert np.abs(kept.colour.astype(int) - grey).max() <= 1
+    data = written(".avif", grey.astype(np.uint16) * 4, cv2.IMWRITE_AVIF_QUALITY, 100, cv2.IMWRITE_AVIF_DEPTH, 10)
+    at = data.index(b"colrnclx") + 14
+    assert data[at] == 0x80
+    levels = np.clip((grey.astype(int) * 4 - 64) / 876, 0, 1)
+    assert np.array_equal(
+        one(data[:at] + b"\0" + data[at + 1 :]).colour, np.rint(np.rint(levels * 1023) / 1023 * 65535)
+    )
+
+
+def test_grey_avifs_with_alpha_keep_both():
+    grey = COLOUR[:, :, 1].copy()
+    picture = one(saved(np.dstack([grey, ALPHA]), "AVIF", quality=100, subsampling="4:0:0"))
+    assert picture.colour.ndim == 2
+    assert np.abs(picture.colour.astype(int) - grey).max() <= 1
+    assert np.array_equal(picture.alpha, ALPHA)
+
+
+def test_jpeg_2000_of_luma_and_chroma_shows_its_colours():
+    stored = np.asarray(Image.fromarray(RGB).convert("YCbCr"))
+    data = saved(stored, "JPEG2000", mct=0).replace(b"colr\1\0\0\0\0\0\x10", b"colr\1\0\0\0\0\0\x12")
+    assert np.abs(one(data).colour.astype(int) - COLOUR).max() <= 4
 
 
 HDR = {
