@@ -220,7 +220,9 @@ class Site:
         return found
 
     def names(self, folder: Path) -> set[str]:
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        # os.walk, unlike rglob, does not mind folders that vanish while it looks
+        found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+        return {str(path.relative_to(folder)) for path in found if path.is_file()}
 
     def contents(self, *folders: Path) -> list[str]:
         """SHA-256 of every file in the folders."""
