@@ -59,6 +59,7 @@ class Work:
         total: tiles that go through the network.
         done: those that went.
         answered: `done` or `failed` was told.
+        begun: when its first tile was, on the clock of `time.perf_counter`.
         seconds: by step.
     """
 
@@ -69,6 +70,7 @@ class Work:
     total: int = 0
     done: int = 0
     answered: bool = False
+    begun: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "upscale": 0.0, "encode": 0.0})
 
 
@@ -185,7 +187,8 @@ class Pipeline:
 
     def _enlarge(self) -> None:
         while batch := self._tiles.take(self._network.runtime.batch):
-            begun = time.perf_counter()
+            for work, _ in batch:
+                work.begun = work.begun or time.perf_counter()
             try:
                 self._run(batch)
             except OutOfDeviceMemory as error:
@@ -200,7 +203,7 @@ class Pipeline:
                     self._tiles.drop(batch[0][0])
                     self._fail(batch[0][0], self._blamed(error))
             else:
-                self._count(batch, time.perf_counter() - begun)
+                self._count(batch)
             del batch  # while this thread waits for the next one, the pictures' memory has to be free
 
     def _blamed(self, error: Exception) -> Exception:
@@ -224,11 +227,11 @@ class Pipeline:
         for (_, job), result in zip(batch, results, strict=True):
             job.finish(result)
 
-    def _count(self, batch: Sequence[tuple[Work, Job]], seconds: float) -> None:
+    def _count(self, batch: Sequence[tuple[Work, Job]]) -> None:
         for work, _ in batch:
             with self._lock:
                 work.done += 1
-                work.seconds["upscale"] += seconds / len(batch)
+                work.seconds["upscale"] = time.perf_counter() - work.begun
                 done = work.done
             self._emit(Progress(id=work.request.id, done=done, total=work.total))
             if done == work.total:

@@ -111,9 +111,9 @@ def test_a_runtime_that_the_config_asks_for_and_nobody_installed_is_bad(
     from watcher import doctor
     from watcher.config import Config, Engine
 
-    monkeypatch.setitem(doctor._RUNTIMES, "onnx", ("no_such_module", ("no-such-package",), "'dropscale[onnx]'"))
+    monkeypatch.setitem(doctor._RUNTIMES, "onnx", ("no_such_module", ("no-such-package",), "onnxruntime"))
     absent = doctor._runtime(Config(), "onnx")
-    assert (absent.verdict, absent.text) == ("note", "not installed: pip install 'dropscale[onnx]'")
+    assert (absent.verdict, absent.text) == ("note", "not installed: pip install onnxruntime")
     needed = doctor._runtime(Config(engine=Engine(runtime="onnx")), "onnx")
     assert needed.verdict == "bad" and needed.text.endswith("or set engine.runtime to auto")
     elsewhere = Config(engine=Engine(runtime="onnx", command=("another", "python")))

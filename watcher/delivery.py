@@ -346,7 +346,12 @@ def _is_same(target: str, sha256: str) -> bool:
 
 
 # Other spellings of an extension: a result keeps the one of its original.
-_SPELLINGS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tiff", ".dib": ".bmp"}
+_SPELLINGS = {
+    **dict.fromkeys((".jpeg", ".jpe", ".jfif"), ".jpg"),
+    ".tif": ".tiff",
+    ".dib": ".bmp",
+    **dict.fromkeys((".heif", ".hif"), ".heic"),
+}
 
 
 def _canonical_extension(path: str) -> str:

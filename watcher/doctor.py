@@ -22,11 +22,11 @@ _PACKAGES = ("watchdog", "numpy", "PyYAML", "msgspec", "click", "rich", "fileloc
 # By the name in `engine.runtime`: what is imported, what may be installed, how to get it.
 _RUNTIMES = {
     "opencv": ("cv2", ("opencv-contrib-python-headless", "opencv-contrib-python"), "opencv-contrib-python-headless"),
-    "openvino": ("openvino", ("openvino",), "'dropscale[openvino]'"),
+    "openvino": ("openvino", ("openvino",), "openvino"),
     "onnx": (
         "onnxruntime",
         ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime"),
-        "'dropscale[gpu]' or 'dropscale[onnx]'",
+        "onnxruntime, or for NVIDIA's GPUs 'onnxruntime-gpu[cuda,cudnn]' onnx",
     ),
 }
 _INOTIFY = "/proc/sys/fs/inotify"

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 # What the engine reads; everything else in the inbox is "not a picture".
 DEFAULT_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"},
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
+    | {".avif", ".heic", ".heif", ".hif", ".jp2", ".jpf", ".jpx", ".j2k", ".j2c", ".jpc"},
 )
 
 

@@ -231,9 +231,7 @@ def _heic_planes(data: bytes, header: Header) -> Planes:
     try:
         import pillow_heif  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise PictureError(
-            Code.UNSUPPORTED, "HEIC pictures need one more package: pip install 'dropscale[heif]'"
-        ) from error
+        raise PictureError(Code.UNSUPPORTED, "HEIC pictures need one more package: pip install pillow-heif") from error
     try:
         image = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, bgr_mode=True)
         if sorted(image.size) != sorted((header.width, header.height)):

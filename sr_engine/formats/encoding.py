@@ -92,7 +92,7 @@ def encode(pages: Sequence[Picture], output: Output) -> Encoded:
         notes.append(f"{hindrance}: written as PNG")
         kind = Kind.PNG
     elif hindrance:
-        remedy = "run pip install 'dropscale[heif]', or " if hindrance == _NO_HEIC else ""
+        remedy = "run pip install pillow-heif, or " if hindrance == _NO_HEIC else ""
         raise PictureError(Code.UNSUPPORTED, f"{hindrance}: {remedy}{_ANOTHER}")
     _require_memory(kind, pages)
     data = _WRITERS[kind](picture, output)

@@ -37,8 +37,8 @@ def missing() -> str:
     """Why ONNX Runtime cannot be used here and what to do, in one sentence; empty if it can."""
     if importlib.util.find_spec("onnxruntime") is None:
         return (
-            "onnxruntime is not installed: pip install 'dropscale[onnx]' for CPUs and Macs, 'dropscale[gpu]' for "
-            "NVIDIA's GPUs, or onnxruntime-directml for other GPUs on Windows"
+            "onnxruntime is not installed: pip install onnxruntime for CPUs and Macs, "
+            "'onnxruntime-gpu[cuda,cudnn]' onnx for NVIDIA's GPUs, or onnxruntime-directml for other GPUs on Windows"
         )
     return ""
 

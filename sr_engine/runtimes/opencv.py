@@ -81,7 +81,7 @@ def _device(wanted: str) -> tuple[str, int]:
     if not count:
         raise UnusableEngine(
             "this OpenCV has no CUDA, or finds no GPU: build it with CUDA and cuDNN, or use ONNX Runtime: "
-            "pip install 'dropscale[gpu]' and set engine.runtime to onnx"
+            "pip install 'onnxruntime-gpu[cuda,cudnn]' onnx and set engine.runtime to onnx"
         )
     if int(number or 0) >= count:
         raise UnusableEngine(f"there is no GPU {number}: OpenCV counts {count}, beginning with cuda:0")

@@ -43,7 +43,7 @@ _MOST_SHAPES = 8
 def missing() -> str:
     """Why OpenVINO cannot be used here and what to do, in one sentence; empty if it can."""
     if importlib.util.find_spec("openvino") is None:
-        return "openvino is not installed: pip install 'dropscale[openvino]'"
+        return "openvino is not installed: pip install openvino"
     return ""
 
 

@@ -23,11 +23,12 @@ NAMES = {
 # Two builds of ONNX Runtime in one environment overwrite each other's files, so the other has to go first.
 REMEDIES = {
     # onnxruntime-gpu is linked to CUDA 13 since 1.27, to cuDNN 9, and in 1.31 still to TensorRT 10.
-    "tensorrt": "pip uninstall -y onnxruntime; pip install 'dropscale[gpu]' 'tensorrt-cu13-libs<11'; "
+    "tensorrt": "pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]' onnx 'tensorrt-cu13-libs<11'; "
     "nvidia-smi must show the GPU and CUDA 13",
-    "cuda": "pip uninstall -y onnxruntime; pip install 'dropscale[gpu]'; nvidia-smi must show the GPU and CUDA 13",
+    "cuda": "pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]' onnx; "
+    "nvidia-smi must show the GPU and CUDA 13",
     "directml": "on Windows: pip uninstall -y onnxruntime; pip install onnxruntime-directml",
-    "coreml": "on a Mac: pip install 'dropscale[onnx]'",
+    "coreml": "on a Mac: pip install onnxruntime",
     "cpu": "pip install --force-reinstall onnxruntime",
 }
 NUMBERED = ("tensorrt", "cuda", "directml")

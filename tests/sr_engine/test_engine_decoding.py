@@ -391,4 +391,4 @@ def test_heic_without_its_package_says_what_to_install():
         [sys.executable, "-P", "-c", code], input=heic(RGB), check=True, capture_output=True, timeout=60
     )
     assert ran.stdout.startswith(Code.UNSUPPORTED.encode())
-    assert b"pip install 'dropscale[heif]'" in ran.stdout
+    assert b"pip install pillow-heif" in ran.stdout

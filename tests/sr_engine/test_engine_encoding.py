@@ -202,7 +202,7 @@ def test_heic_without_its_library(monkeypatch):
     _, extension, note = encode([picture], Output())
     assert extension == ".png"
     assert note == "HEIC needs another library: written as PNG"
-    with pytest.raises(PictureError, match=r"pip install 'dropscale\[heif\]'") as caught:
+    with pytest.raises(PictureError, match=r"pip install pillow-heif") as caught:
         encode([picture], Output("heic"))
     assert caught.value.code is Code.UNSUPPORTED
 

@@ -89,9 +89,9 @@ def test_a_device_is_used_or_an_error_never_replaced(weights, model, device, ref
 @pytest.mark.skipif(OFFERED != ["cpu"], reason="this build of ONNX Runtime is made for more than CPUs")
 def test_a_build_for_cpus_says_what_to_install(weights, model):
     for device, remedy in {
-        "gpu": r"dropscale\[gpu\]",
-        "cuda": r"dropscale\[gpu\]",
-        "cuda:1": r"dropscale\[gpu\]",
+        "gpu": r"onnxruntime-gpu",
+        "cuda": r"onnxruntime-gpu",
+        "cuda:1": r"onnxruntime-gpu",
         "tensorrt": "tensorrt-cu13-libs",
         "directml": "onnxruntime-directml",
         "coreml": "on a Mac",

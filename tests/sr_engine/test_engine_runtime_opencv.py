@@ -43,7 +43,7 @@ def test_auto_is_the_cpu_without_cuda(weights, model):
 @pytest.mark.skipif(HAS_CUDA, reason="this OpenCV has CUDA")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "gpu"])
 def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(weights, model, device):
-    with pytest.raises(UnusableEngine, match=r"dropscale\[gpu\]"):
+    with pytest.raises(UnusableEngine, match=r"onnxruntime-gpu"):
         opencv.load(weights, model, Options(device=device))
 
 
