@@ -129,7 +129,7 @@ class OpenVinoRuntime:
         self.fixed_shapes = device != "CPU"
         self.batch = 1 if device == "CPU" else 4
         self.tile_pixels = 768 * 1024 if device == "CPU" else 512 * 512
-        self.even_widths = device == "CPU"
+        self.even_widths = device == "CPU" and precision == "bf16"  # fp32 runs alike at all widths
         self.streams = 2
         self._core, self._device, self._model = core, device, model
         self._properties: dict[str, Any] = {
