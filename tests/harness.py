@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def photo(seed: int, width: int = 48, height: int = 32, extension: str = ".png")
     cv2.circle(picture, (width // 2, height // 2), min(width, height) // 4, (20, 40, 220), -1)
     noise = rng.integers(0, 6, picture.shape, dtype=np.uint8)
     return bytes(cv2.imencode(extension, cv2.add(picture, noise))[1])
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder; unlike rglob it does not mind folders that vanish while it looks."""
+    return (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
 
 
 def stub_result(data: bytes) -> bytes:
@@ -214,15 +219,14 @@ class Site:
     def files(folder: Path) -> dict[str, bytes]:
         """Content of every file below a folder, by relative path; hidden ones, too."""
         found = {}
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                found[str(path.relative_to(folder))] = path.read_bytes()
+        for path in sorted(below(folder)):
+            with contextlib.suppress(FileNotFoundError):  # gone since
+                if path.is_file() and not path.is_symlink():
+                    found[str(path.relative_to(folder))] = path.read_bytes()
         return found
 
     def names(self, folder: Path) -> set[str]:
-        # os.walk, unlike rglob, does not mind folders that vanish while it looks
-        found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-        return {str(path.relative_to(folder)) for path in found if path.is_file()}
+        return {str(path.relative_to(folder)) for path in below(folder) if path.is_file()}
 
     def contents(self, *folders: Path) -> list[str]:
         """SHA-256 of every file in the folders."""
