@@ -1,6 +1,8 @@
 """Fixtures: a site of its own for each test. What they are made of is in harness.py, which every test can import."""
 
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,3 +39,22 @@ def site(make_site: Callable[..., Site]) -> Site:
 def stub_site(make_site: Callable[..., Site]) -> Site:
     """A site with the stub engine, which is quick and does as its pictures say."""
     return make_site(engine={"command": STUB_ENGINE, **QUICK["engine"]})
+
+
+@pytest.fixture
+def users_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`dropscale upscale` without a watcher remembers things in the user's cache, which is not for tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def other_filesystem(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder on another file system than the test's."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is not another file system here")
+    folder = Path(tempfile.mkdtemp(prefix="dropscale-test-", dir=shared))
+    yield folder
+    shutil.rmtree(folder)

@@ -35,6 +35,14 @@ QUICK: dict[str, dict[str, Any]] = {
     "retry": {"first_seconds": 0.3, "max_seconds": 1},
 }
 
+# Shorter still, for tests of many runs.
+HASTE: dict[str, dict[str, Any]] = {
+    "watch": {**QUICK["watch"], "settle_seconds": 0.05, "incomplete_seconds": 0.1},
+    "window": {"quiet_seconds": 0.05, "max_seconds": 0.3, "max_files": 6},
+    "retry": {"first_seconds": 0.05, "max_seconds": 0.2},
+}
+HASTY_STUB: dict[str, dict[str, Any]] = {**HASTE, "engine": {**QUICK["engine"], "command": STUB_ENGINE}}
+
 
 def command() -> str:
     """The installed console script of the Python that runs the tests."""
@@ -42,6 +50,31 @@ def command() -> str:
     if found is None:
         pytest.fail("the command dropscale is not installed: pip install -e '.[test]'")
     return found
+
+
+def dropscale(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The bare command in a folder, without a config unless there is one."""
+    done = subprocess.run(
+        [command(), *arguments],
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONWARNINGS": "error", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done
+
+
+def complaint(done: "subprocess.CompletedProcess[str]", code: int) -> str:
+    """The one message of a command that refused: its first line says what, perhaps with a remedy below."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("dropscale: ")
+    assert sum(line.startswith("dropscale: ") for line in lines) == 1
+    return done.stderr
 
 
 def photo(seed: int, width: int = 48, height: int = 32, extension: str = ".png") -> bytes:

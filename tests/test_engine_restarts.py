@@ -20,12 +20,7 @@ ENGINE: dict[str, Any] = {
     "deadline_seconds_per_megapixel": 0,
 }
 
-
-@pytest.fixture(autouse=True)
-def users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`dropscale upscale` without a watcher remembers things in the user's cache, which is not for tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("users_cache")
 
 
 def drop(site: Site, pictures: dict[str, bytes]) -> None:

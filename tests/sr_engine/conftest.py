@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from engine_files import load_network
+from networks import load_network
 
 from sr_engine import models, protocol, runtimes
 

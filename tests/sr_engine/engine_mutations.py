@@ -13,17 +13,15 @@ from engine_files import (
     bmp_rows,
     deepened,
     heic,
-    icc_profile,
     jpeg2000_of_12_bits,
     pages,
-    photograph_exif,
-    photograph_xmp,
     png_chunk,
     ramp,
     saved,
     tiff,
     written,
 )
+from metadata_files import icc_profile, photograph_exif, photograph_xmp
 from PIL import Image
 
 _BEE = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "bee.jpg")

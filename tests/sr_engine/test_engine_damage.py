@@ -13,7 +13,6 @@ from engine_files import (
     cmyk_jpeg,
     deepened,
     draw,
-    exif,
     heic,
     jpeg_segment,
     jpeg_with,
@@ -25,6 +24,7 @@ from engine_files import (
     two_frames,
     written,
 )
+from metadata_files import exif
 
 from sr_engine.errors import PictureError
 from sr_engine.formats.decoding import decode

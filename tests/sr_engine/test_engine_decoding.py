@@ -12,10 +12,8 @@ from engine_files import (
     bmp,
     bmp_rows,
     cmyk_jpeg,
-    cmyk_profile,
     deepened,
     draw,
-    exif,
     heic,
     jpeg2000_of_12_bits,
     jpeg_segment,
@@ -28,6 +26,7 @@ from engine_files import (
     with_metadata,
     written,
 )
+from metadata_files import cmyk_profile, exif
 from PIL import Image, ImageCms
 
 from sr_engine.formats.decoding import decode

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pillow_heif
 import pytest
-from engine_files import draw, icc_profile, photograph_exif, photograph_xmp, ramp
+from engine_files import draw, ramp
+from metadata_files import icc_profile, photograph_exif, photograph_xmp
 from PIL import Image
 
 from sr_engine.errors import PictureError

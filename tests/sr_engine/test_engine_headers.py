@@ -16,7 +16,6 @@ from engine_files import (
     bmp_rows,
     deepened,
     draw,
-    exif,
     heic,
     jpeg2000_of_12_bits,
     jpeg_segment,
@@ -30,6 +29,7 @@ from engine_files import (
     two_frames,
     written,
 )
+from metadata_files import exif
 
 from sr_engine.headers import HeaderError, Kind, read_header
 from sr_engine.protocol import Code

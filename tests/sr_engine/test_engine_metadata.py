@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from engine_files import draw, exif, icc_profile, photograph_exif, photograph_xmp, ramp
+from engine_files import draw, ramp
+from metadata_files import exif, icc_profile, photograph_exif, photograph_xmp
 from PIL import Image
 
 from sr_engine.formats import tiff

@@ -13,13 +13,9 @@ import pytest
 from engine_files import (
     deepened,
     draw,
-    exif,
     heic,
-    icc_profile,
     jpeg_segment,
     jpeg_with,
-    photograph_exif,
-    photograph_xmp,
     png_chunk,
     ramp,
     relabelled,
@@ -28,6 +24,7 @@ from engine_files import (
     with_jp2_box,
     written,
 )
+from metadata_files import exif, icc_profile, photograph_exif, photograph_xmp
 from PIL import Image
 
 from sr_engine.formats.decoding import decode

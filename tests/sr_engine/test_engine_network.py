@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_files import draw, enlarge, load_network
+from engine_files import draw
+from networks import enlarge, load_network
 
 from sr_engine.errors import PictureError, UnusableEngine
 from sr_engine.formats.decoding import decode

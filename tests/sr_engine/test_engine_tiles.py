@@ -7,7 +7,8 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-from engine_files import draw, enlarge
+from engine_files import draw
+from networks import enlarge
 
 from sr_engine import tiles
 from sr_engine.formats.decoding import decode

@@ -1,10 +1,8 @@
 import errno
 import hashlib
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -30,14 +28,7 @@ from watcher.filesystem import (
 )
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
-
-
-@pytest.fixture(autouse=True)
-def no_sigio() -> Iterator[None]:
-    """The kernel's word to a lease holder: its default would end the tests, see `writer_present`."""
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGIO, before)
+pytestmark = pytest.mark.usefixtures("no_sigio")
 
 
 def sha256(data: bytes) -> str:
