@@ -130,8 +130,7 @@ def encoder_bytes(kind: Kind, pixels: int, colours: int, *, alpha: bool, deep: b
         deep: whether samples have more than 8 bits.
     """
     channels = colours + alpha
-    stays_grey = kind in (Kind.PNG, Kind.GIF, Kind.JPEG) or (kind is Kind.TIFF and not deep)
-    if colours == 1 and alpha and not stays_grey:
+    if colours == 1 and alpha and not stays_grey(kind, alpha=True, deep=deep):
         channels = 4
     elif colours == 1 and kind in (Kind.WEBP, Kind.AVIF, Kind.HEIC):
         channels = 3
@@ -141,6 +140,13 @@ def encoder_bytes(kind: Kind, pixels: int, colours: int, *, alpha: bool, deep: b
     if alpha and kind in (Kind.PNG, Kind.TIFF):
         factor += 2 if deep else 1  # they are written from what was merged, the others from less
     return round(pixels * channels * factor)
+
+
+def stays_grey(kind: Kind, *, alpha: bool, deep: bool) -> bool:
+    """Whether a grey picture is written with one channel of brightness, besides any alpha."""
+    if kind is Kind.WEBP:
+        return False
+    return not alpha or kind in (Kind.JPEG, Kind.PNG, Kind.GIF) or (kind is Kind.TIFF and not deep)
 
 
 def result_kind(kind: Kind, width: int, height: int, output: Output, *, sample_bytes: int = 1) -> Kind:

@@ -44,7 +44,6 @@ from sr_engine.tiles import Cutting, Enlargement, Job
 _DECODERS = 2
 # What pictures beyond the first may take together: enough for the device never to wait, and no more.
 _ROOM_BYTES = 1 << 31
-_INSUFFICIENT_MEMORY = -4
 
 
 @dataclass(eq=False)
@@ -60,7 +59,8 @@ class Work:
         done: those that went.
         answered: `done` or `failed` was told.
         begun: when its first tile was, on the clock of `time.perf_counter`.
-        seconds: by step.
+        decode_seconds: from reading to the first tile.
+        upscale_seconds: from the first tile to the last.
     """
 
     request: Upscale
@@ -71,7 +71,8 @@ class Work:
     done: int = 0
     answered: bool = False
     begun: float = 0.0
-    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "upscale": 0.0, "encode": 0.0})
+    decode_seconds: float = 0.0
+    upscale_seconds: float = 0.0
 
 
 class Pipeline:
@@ -164,7 +165,7 @@ class Pipeline:
             work.pages = [Enlargement(page, scale, cutting) for page in pages]
             jobs = [job for page in work.pages for job in page.jobs]
             work.total = len(jobs)
-            work.seconds["decode"] = time.perf_counter() - begun
+            work.decode_seconds = time.perf_counter() - begun
             self._tiles.add(work, jobs)
         except Exception as error:
             self._fail(work, error)
@@ -231,7 +232,7 @@ class Pipeline:
         for work, _ in batch:
             with self._lock:
                 work.done += 1
-                work.seconds["upscale"] = time.perf_counter() - work.begun
+                work.upscale_seconds = time.perf_counter() - work.begun
                 done = work.done
             self._emit(Progress(id=work.request.id, done=done, total=work.total))
             if done == work.total:
@@ -247,7 +248,6 @@ class Pipeline:
             pages.clear()
             target = decode_path(work.request.target) + extension
             store(data, target)
-            work.seconds["encode"] = time.perf_counter() - begun
             done = Done(
                 id=work.request.id,
                 target=encode_path(target),
@@ -256,9 +256,9 @@ class Pipeline:
                 result_bytes=len(data),
                 width=width,
                 height=height,
-                decode_seconds=work.seconds["decode"],
-                upscale_seconds=work.seconds["upscale"],
-                encode_seconds=work.seconds["encode"],
+                decode_seconds=work.decode_seconds,
+                upscale_seconds=work.upscale_seconds,
+                encode_seconds=time.perf_counter() - begun,
                 peak_memory_bytes=peak_memory_bytes(),
                 note=note,
             )
@@ -299,7 +299,7 @@ def _failure(number: int, error: Exception, source_sha256: str) -> Failed:
     if isinstance(error, EngineError):
         code, message = error.code, error.message
         fault = Fault.PICTURE if isinstance(error, PictureError) else Fault.ENVIRONMENT
-    elif isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == _INSUFFICIENT_MEMORY):
+    elif isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem):
         code, fault = Code.OUT_OF_MEMORY, Fault.ENVIRONMENT
         message = "the memory does not suffice for this picture now: free some, or cut the picture in parts"
     else:

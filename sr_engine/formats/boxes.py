@@ -107,7 +107,7 @@ def outer_boxes(file: BinaryIO) -> Iterator[Box]:
     raise BoxError("it has too many boxes")
 
 
-def inner_boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
+def inner_boxes(data: bytes | memoryview, start: int, end: int) -> Iterator[Box]:
     """The boxes in a part of `data`; their positions count from its start.
 
     Raises:
@@ -335,9 +335,9 @@ def _orientation(picture: Item) -> int:
     return (lying if swapped else upright)[across, down]
 
 
-def _box(data: bytes, at: int, position: int, end: int) -> Box:
+def _box(data: bytes | memoryview, at: int, position: int, end: int) -> Box:
     """The box whose 8 or 16 bytes in front are at `data[at:]`, and at `position` of the file."""
-    size, name = _number(data, at, 4), data[at + 4 : at + 8]
+    size, name = _number(data, at, 4), bytes(data[at + 4 : at + 8])
     front = 8
     if size == 1:
         size, front = _number(data, at + 8, 8), 16
@@ -348,7 +348,7 @@ def _box(data: bytes, at: int, position: int, end: int) -> Box:
     return Box(name, position + front, position + size)
 
 
-def _number(data: bytes, at: int, size: int) -> int:
+def _number(data: bytes | memoryview, at: int, size: int) -> int:
     found = data[at : at + size]
     if len(found) != size:
         raise BoxError("it is cut off")

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sr_engine.formats.boxes import inner_boxes
+from sr_engine.formats.jpeg2000 import EXIF_UUID, XMP_UUID
 from sr_engine.formats.metadata import exif_within, xmp_within
 from sr_engine.formats.tiff import Buffer
 from sr_engine.pictures import Metadata, Plane
@@ -20,8 +22,6 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC_SEGMENT = 65_519
 _SEGMENT = 65_533
 _PNG = b"\x89PNG\r\n\x1a\n"
-_UUID_EXIF = b"JpgTiffExif->JP2"
-_UUID_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _NCLX = b"colrnclx"
 _FRONT = 4096  # bytes before the pixels of an AVIF, its metadata lies among them
 _BAND = 256
@@ -90,18 +90,22 @@ def grey_png(grey: Plane, alpha: Plane, level: int) -> bytes:
 def jpeg2000(data: Buffer, metadata: Metadata) -> bytes:
     """The JP2 with metadata: the profile in place of its colour space, EXIF and XMP in boxes before the pixels."""
     boxes = []
-    for name, body in _boxes(data):
+    view = memoryview(data)
+    for name, start, end in inner_boxes(view, 0, len(view)):
         if name == b"jp2c":
             if metadata.exif:
-                boxes.append(_box(b"uuid", _UUID_EXIF + metadata.exif))
+                boxes.append(_box(b"uuid", EXIF_UUID + metadata.exif))
             if metadata.xmp:
-                boxes.append(_box(b"uuid", _UUID_XMP + metadata.xmp))
+                boxes.append(_box(b"uuid", XMP_UUID + metadata.xmp))
         if name == b"jp2h" and metadata.icc:
             profile = b"\2\0\0" + metadata.icc
-            parts = [_box(part, profile if part == b"colr" else own) for part, own in _boxes(body)]
+            parts = [
+                _box(part, profile if part == b"colr" else view[own_start:own_end])
+                for part, own_start, own_end in inner_boxes(view, start, end)
+            ]
             boxes.append(_box(name, b"".join(parts)))
         else:
-            boxes.append(_box(name, body))
+            boxes.append(_box(name, view[start:end]))
     return b"".join(boxes)
 
 
@@ -127,20 +131,6 @@ def _deflated(grey: Plane, alpha: Plane, level: int) -> Iterator[bytes]:
         above = band[-1:]
         yield packer.compress(rows.data)
     yield packer.flush()
-
-
-def _boxes(data: Buffer) -> Iterator[tuple[bytes, memoryview]]:
-    view = memoryview(data)
-    position = 0
-    while position < len(view):
-        size, name = struct.unpack_from(">I4s", view, position)
-        head = 8
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", view, position + 8)
-            head = 16
-        end = position + size if size else len(view)
-        yield name, view[position + head : end]
-        position = end
 
 
 def _box(name: bytes, body: Buffer) -> bytes:

@@ -27,7 +27,6 @@ _UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _SYCC = 18
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _MIN_IS_WHITE, _CMYK = 0, 5
-_INSUFFICIENT_MEMORY = -4
 _BAND_ROWS = 256  # at a time, where NumPy needs several times the memory of what it works on
 
 Planes = tuple[Plane, Plane | None]
@@ -143,7 +142,7 @@ def _imdecode(data: bytes | bytearray, flags: int, kind: Kind) -> Plane:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        if error.code == _INSUFFICIENT_MEMORY:
+        if error.code == cv2.Error.StsNoMem:
             raise MemoryError(str(error)) from error
         raise _damaged(f"the {NAMES[kind]} is damaged: copy the picture again") from error
     if pixels is None or pixels.size == 0:

@@ -20,7 +20,7 @@ from sr_engine.errors import PictureError
 from sr_engine.formats import cicp, containers, palettes, tags, tiff
 from sr_engine.formats.metadata import corrected
 from sr_engine.headers import NAMES, Kind
-from sr_engine.limits import encoder_bytes, result_kind
+from sr_engine.limits import encoder_bytes, result_kind, stays_grey
 from sr_engine.pictures import Metadata, Picture, Plane
 from sr_engine.protocol import Code, Output
 
@@ -40,7 +40,6 @@ _DEPTHS = {Kind.PNG: 16, Kind.TIFF: 16, Kind.JPEG2000: 16, Kind.AVIF: 12, Kind.H
 _WITH_CODES = (Kind.PNG, Kind.AVIF, Kind.HEIC)
 _UNASSOCIATED = 2
 _BAND = 16  # rows; what is computed of so many stays in the processor's cache
-_INSUFFICIENT_MEMORY = -4
 # OpenJPEG halves the sides five times as OpenCV calls it, and fails on sides that cannot be.
 _SHORTEST_JPEG2000 = 32
 # On 2 cores a photograph takes 28 MP/s at 9 (its size 17 % above that at 6, which takes 4 MP/s).
@@ -240,11 +239,8 @@ def _profile(kind: Kind, picture: Picture) -> bytes:
 
 
 def _stays_grey(kind: Kind, picture: Picture) -> bool:
-    """Whether one channel of brightness is written, besides any alpha."""
-    if picture.colour.ndim != 2 or kind is Kind.WEBP:
-        return False
-    eight = picture.colour.dtype == np.uint8
-    return picture.alpha is None or kind in (Kind.JPEG, Kind.PNG, Kind.GIF) or (kind is Kind.TIFF and eight)
+    grey = picture.colour.ndim == 2
+    return grey and stays_grey(kind, alpha=picture.alpha is not None, deep=picture.colour.dtype != np.uint8)
 
 
 def _imencode(kind: Kind, pixels: Plane, options: list[int], metadata: Metadata | None = None) -> memoryview:
@@ -267,7 +263,7 @@ def _imencode(kind: Kind, pixels: Plane, options: list[int], metadata: Metadata 
         else:
             done, packed = cv2.imencode(EXTENSIONS[kind], pixels, options)
     except cv2.error as error:
-        if error.code == _INSUFFICIENT_MEMORY:
+        if error.code == cv2.Error.StsNoMem:
             raise MemoryError(str(error)) from error
         done = False
     if done and len(packed):

@@ -12,8 +12,8 @@ import msgspec
 from sr_engine.formats.boxes import MAX_BODY_BYTES, Box, BoxError, body_of, inner_boxes, outer_boxes
 
 _STARTS_OF_CODESTREAM = b"\xff\x4f\xff\x51"
-_XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-_EXIF_UUID = b"JpgTiffExif->JP2"
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+EXIF_UUID = b"JpgTiffExif->JP2"
 
 
 class Codestream(msgspec.Struct, kw_only=True):
@@ -57,9 +57,9 @@ def read_codestream(file: BinaryIO) -> Codestream:
                     found |= _jp2_header(body_of(file, box))
                 elif box.name == b"uuid" and box.end - box.start <= MAX_BODY_BYTES and box.end <= size:
                     body = body_of(file, box)
-                    if body.startswith(_XMP_UUID):
+                    if body.startswith(XMP_UUID):
                         found["xmp"] = body[16:]
-                    elif body.startswith(_EXIF_UUID):
+                    elif body.startswith(EXIF_UUID):
                         found["exif"] = body[16:]
         file.seek(stream.start)
         start = file.read(42)

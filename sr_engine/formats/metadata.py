@@ -4,6 +4,7 @@ EXIF is corrected in place. Pillow and other libraries write it anew, which turn
 changes the types of values and moves makers' notes, whose inner positions count from the start of the block.
 """
 
+import io
 import itertools
 import struct
 import xml.etree.ElementTree as ET
@@ -11,11 +12,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from xml.parsers import expat
 
-from sr_engine.formats import tiff
+from sr_engine.formats import tags, tiff
 from sr_engine.pictures import Metadata
 
 MAKER_NOTE = 0x927C
-_ORIENTATION = 274
 # Of a JPEG, and of one without compression: where it is and its bytes.
 _THUMBNAILS_AT = {513, 514, 273, 279}
 # Tags that say where pixels are, or what is carried by other means: nothing of it holds in another file.
@@ -108,14 +108,10 @@ def xmp_within(xmp: bytes, most: int) -> bytes:
 def _orientation(exif: bytes) -> int | None:
     """As EXIF tells it, which decoding follows; None where it does not."""
     try:
-        order = tiff.order_of(exif)
-        for entry in tiff.entries(exif, order, struct.unpack_from(order + "I", exif, 4)[0])[0]:
-            if entry.tag == _ORIENTATION and entry.type in (3, 4):
-                layout = order + ("H" if entry.type == 3 else "I")
-                return int(struct.unpack_from(layout, exif, entry.start)[0])
-    except (ValueError, struct.error):
-        pass
-    return None
+        reader = tags.TagReader(io.BytesIO(exif))
+        return tags.orientation_of(reader, reader.directory(reader.first))
+    except tags.TagError:
+        return None
 
 
 class _Directory(NamedTuple):
@@ -162,8 +158,8 @@ def _correct_directory(
             if not below.used:
                 continue
             used += below.used
-        elif entry.tag in _WIDTHS | _HEIGHTS or entry.tag == _ORIENTATION:
-            number = 1 if entry.tag == _ORIENTATION else width if entry.tag in _WIDTHS else height
+        elif entry.tag in _WIDTHS | _HEIGHTS or entry.tag == tags.ORIENTATION:
+            number = 1 if entry.tag == tags.ORIENTATION else width if entry.tag in _WIDTHS else height
             short = entry.type == 3 and number <= 0xFFFF
             packed = struct.pack(
                 order + "HHIHH" if short else order + "HHII",

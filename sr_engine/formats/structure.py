@@ -260,10 +260,10 @@ def _walk_page(data: bytes, reader: tags.TagReader, page: tags.Directory) -> Str
             parts[tag] = b""
     found = _found(tags.exif_of(reader, page, _MAX_METADATA_BYTES), parts[tags.ICC_PROFILE], parts[tags.XMP])
     try:
-        turned = reader.integer(page, tags.ORIENTATION, 1)
+        orientation = tags.orientation_of(reader, page) or 1
     except tags.TagError:
-        turned = 1
-    return msgspec.structs.replace(found, orientation=turned if 1 <= turned <= 8 else 1)
+        orientation = 1
+    return msgspec.structs.replace(found, orientation=orientation)
 
 
 def _walk_bmp(data: bytes, header: Header) -> Structure:
@@ -352,11 +352,11 @@ def _found(exif: bytes, icc: bytes, xmp: bytes, transparent_grey: int | None = N
     orientation = 1
     try:
         reader = tags.TagReader(io.BytesIO(exif))
-        orientation = reader.integer(reader.directory(reader.first), tags.ORIENTATION, 1)
+        orientation = tags.orientation_of(reader, reader.directory(reader.first)) or 1
     except tags.TagError:
         exif = b""
     return Structure(
-        orientation=orientation if 1 <= orientation <= 8 else 1,
+        orientation=orientation,
         icc=_checked_icc(icc),
         exif=exif if len(exif) <= _MAX_METADATA_BYTES else b"",
         xmp=xmp if len(xmp) <= _MAX_METADATA_BYTES else b"",

@@ -207,6 +207,16 @@ class TagReader:
         return found
 
 
+def orientation_of(reader: TagReader, page: Directory) -> int | None:
+    """EXIF's orientation, 1 .. 8, nonsense as 1; None where it is not told.
+
+    Raises:
+        TagError: as `TagReader.integers`.
+    """
+    told = reader.integers(page, ORIENTATION)
+    return (told[0] if 1 <= told[0] <= 8 else 1) if told else None
+
+
 def exif_of(reader: TagReader, page: Directory, limit: int) -> bytes:
     """What describes the picture of a TIFF's page, as an EXIF block of the same byte order; empty if nothing does.
 

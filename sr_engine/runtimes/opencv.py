@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_INSUFFICIENT_MEMORY = -4
-_GPU_API_CALL = -217
-
 
 def missing() -> str:
     """Why OpenCV cannot be used here and what to do, in one sentence; empty if it can."""
@@ -139,7 +136,9 @@ class OpenCvRuntime:
                 self._net.setInput(batch)
                 result: npt.NDArray[np.float32] = self._net.forward()
         except cv2.error as error:
-            if error.code == _INSUFFICIENT_MEMORY or (error.code == _GPU_API_CALL and "out of memory" in error.err):
+            if error.code == cv2.Error.StsNoMem or (
+                error.code == cv2.Error.GpuApiCallError and "out of memory" in error.err
+            ):
                 raise OutOfDeviceMemory(error.err) from error
             raise
         return result
