@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 def upscale(
     image: "npt.NDArray[np.unsignedinteger] | str | os.PathLike[str]",
     *,
-    model: str = "edsr-lite-x3",
+    model: str = "auto",
     models_folder: str = "",
     runtime: str = "auto",
     device: str = "auto",
     precision: str = "auto",
+    ensemble: bool = False,
 ) -> "npt.NDArray[np.unsignedinteger]":
     """Enlarge one picture, in this process.
 
@@ -28,11 +29,12 @@ def upscale(
     Args:
         image: an array HxW (grey), HxWx3 (red, green, blue) or HxWx4 (with straight alpha), uint8 on 0 .. 255 or
             uint16 on 0 .. 65535; or the path of a picture of any kind that dropscale reads.
-        model: a name from the manifest models.yaml.
-        models_folder: where models.yaml is; empty: the models that came with dropscale.
+        model: a name that `dropscale models list` shows as installed; "auto": the light one, or on a GPU the large one.
+        models_folder: where your own models are; empty: the platform's folder for a user's data.
         runtime: "auto", "opencv", "openvino" or "onnx".
         device: "auto", "cpu", "gpu", "cuda", ...
         precision: "auto", "fp32", "fp16" or "bf16".
+        ensemble: whether to average what eight turned and mirrored copies give: a little better, eight times the work.
 
     Returns:
         (scale * H)x(scale * W), x3 or x4 as the picture has it, of the same type and range. Of a path: upright, grey
@@ -50,7 +52,7 @@ def upscale(
         (120, 150, 3)
     """
     # Not at the top: the watcher imports this package, and must not load numpy.
-    from sr_engine import arrays, loading, models, runtimes  # noqa: PLC0415
+    from sr_engine import arrays, loading, runtimes  # noqa: PLC0415
 
     options = runtimes.Options(device, precision)
-    return arrays.upscale(image, loading.Choice(model, models_folder or models.default_folder(), runtime, options))
+    return arrays.upscale(image, loading.Choice(model, models_folder, runtime, options, ensemble))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
 import msgspec  # noqa: E402
 
-from sr_engine import loading, models, protocol, runtimes  # noqa: E402
+from sr_engine import loading, protocol, runtimes  # noqa: E402
 from sr_engine.errors import EngineError, UnusableEngine  # noqa: E402
 
 if TYPE_CHECKING:
@@ -140,11 +140,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "dropscale starts it; by hand, `dropscale upscale FILE` is what you want.",
     )
     parser.add_argument("--model", required=True, help="a name from the manifest models.yaml")
-    parser.add_argument("--models-folder", default=models.default_folder(), help="where models.yaml is")
+    parser.add_argument("--models-folder", default="", help="where your own models are")
     parser.add_argument("--runtime", choices=runtimes.NAMES, default="auto", help="what runs the network")
     parser.add_argument("--device", default="auto", help=f"{', '.join(runtimes.DEVICES)}; cuda:1 is the second one")
     parser.add_argument("--precision", choices=runtimes.PRECISIONS, default="auto", help="of the network's arithmetic")
     parser.add_argument("--threads", type=_count, default=0, help="of the CPU; 0 lets the runtime decide")
+    parser.add_argument("--ensemble", action="store_true", help="average eight turned copies, for eight times the work")
     parser.add_argument("--cache-folder", default="", help="where compiled models and tile sizes are remembered")
     parser.add_argument("--limits", type=_limits, default=protocol.Limits(), help="what is refused, as a JSON object")
     return parser.parse_args(arguments)
@@ -169,7 +170,8 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
     """
     clock = Phases()
     wanted = runtimes.Options(options.device, options.precision, options.threads, options.cache_folder)
-    loaded = loading.load(loading.Choice(options.model, options.models_folder, options.runtime, wanted), over=clock.end)
+    choice = loading.Choice(options.model, options.models_folder, options.runtime, wanted, options.ensemble)
+    loaded = loading.load(choice, over=clock.end)
     # Only now: it imports OpenCV, and loading a runtime has made sure that it can be imported.
     from sr_engine.pipeline import Pipeline  # noqa: PLC0415
 
@@ -191,6 +193,7 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
             reason=loaded.reason,
             started_at=_STARTED_AT,
             phases=clock.seconds,
+            mflop_per_pixel=loaded.network.mflop_per_pixel,
         )
     )
     return pipeline

@@ -18,16 +18,18 @@ class Choice(NamedTuple):
     """What is to enlarge.
 
     Attributes:
-        model: a name from the manifest in `models_folder`.
-        models_folder: where models.yaml is.
+        model: a name from a manifest, or "auto".
+        models_folder: where the user's own models are; empty: where `models.own_folder` says.
         runtime: one of `runtimes.NAMES`.
         options: for the runtime.
+        ensemble: as `Network` has it.
     """
 
     model: str
     models_folder: str
     runtime: str
     options: runtimes.Options
+    ensemble: bool = False
 
 
 class Loaded(NamedTuple):
@@ -56,8 +58,10 @@ def load(choice: Choice, over: Callable[[str], None] = lambda _phase: None) -> L
     Raises:
         UnusableEngine: no picture can be upscaled here.
     """
-    model = models.find(choice.model, choice.models_folder)
-    weights = models.verify(model, choice.models_folder)
+    automatic = choice.model == models.AUTO
+    name = models.default_name(choice.runtime, choice.options.device) if automatic else choice.model
+    found = models.find(name, choice.models_folder)
+    model, weights = found.model, models.verify(found)
     over("verify")
     if reason := opencv.missing():  # whatever runs the network, pictures are decoded by OpenCV
         raise UnusableEngine(reason)
@@ -75,4 +79,4 @@ def load(choice: Choice, over: Callable[[str], None] = lambda _phase: None) -> L
 
     budget = TileBudget(runtime, model, choice.options.cache_folder)
     cutting = Cutting(model.halo, budget.pixels, runtime.fixed_shapes, even_widths=runtime.even_widths)
-    return Loaded(Network(runtime, model, load_exact), cutting, budget, reason)
+    return Loaded(Network(runtime, model, load_exact, ensemble=choice.ensemble), cutting, budget, reason)

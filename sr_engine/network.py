@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sr_engine.colours import colours_of
 from sr_engine.errors import PictureError
 from sr_engine.models import Model
 from sr_engine.pictures import Plane
@@ -16,6 +17,9 @@ from sr_engine.runtimes import Runtime
 # A network that enlarges keeps the average of a tile, to a fraction of a level. Where half precision overflows, the
 # tile comes out black, white or as noise.
 _MOST_DRIFT = 1 / 16  # of the range of values
+
+_POSITIONS = 8
+_SIDES = (2, 3)  # axes of NxCxHxW
 
 
 class Network:
@@ -27,11 +31,17 @@ class Network:
     Attributes:
         runtime: what runs the network.
         model: the facts that the manifest knows.
+        ensemble: whether each tile is enlarged in all eight positions that turning and mirroring give, and the average
+            taken (Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016).
     """
 
-    def __init__(self, runtime: Runtime, model: Model, load_exact: Callable[[], Runtime]) -> None:
+    def __init__(
+        self, runtime: Runtime, model: Model, load_exact: Callable[[], Runtime], *, ensemble: bool = False
+    ) -> None:
         self.runtime = runtime
         self.model = model
+        self.ensemble = ensemble
+        self._colours = colours_of(model)
         self._load_exact = load_exact
         self._exact = runtime if runtime.precision == "fp32" else None
         self._lock = Lock()
@@ -51,15 +61,18 @@ class Network:
         """
         if tiles[0].dtype != np.uint8:
             return self._enlarge(self._exact_runtime(), tiles)
-        batch = np.stack(tiles).astype(np.uint8, copy=False)
-        results = self.runtime.run_bytes(batch)
+        results = self._run_bytes(tiles)
         if results is None:
             return self._enlarge(self.runtime, tiles)
-        self._check_size(tiles, results.shape[1:3])
         return [
             result if _plausible(tile, result) else self._enlarge(self._exact_runtime(), [tile])[0]
             for tile, result in zip(tiles, results, strict=True)
         ]
+
+    @property
+    def mflop_per_pixel(self) -> float:
+        """Work that each input pixel means."""
+        return self.model.mflop * (_POSITIONS if self.ensemble else 1)
 
     def close(self) -> None:
         """Let the device go."""
@@ -73,29 +86,36 @@ class Network:
                 self._exact = self._load_exact()
             return self._exact
 
+    def _run_bytes(self, tiles: Sequence[Plane]) -> npt.NDArray[np.uint8] | None:
+        """All of it on the device, where the runtime can."""
+        if self.model.channels != 3 or self.ensemble:
+            return None
+        results = self.runtime.run_bytes(np.stack(tiles).astype(np.uint8, copy=False))
+        if results is not None:
+            self._check_size(tiles, results.shape[1:3])
+        return results
+
+    def _run(self, runtime: Runtime, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if not self.ensemble:
+            return runtime.run(values)
+        total: npt.NDArray[np.float32] | None = None
+        for turns in range(4):
+            turned = np.rot90(values, turns, _SIDES)
+            for step in (1, -1):
+                result = runtime.run(np.ascontiguousarray(turned[..., ::step]))
+                result = np.rot90(result[..., ::step], -turns, _SIDES)
+                total = result.copy() if total is None else np.add(total, result, out=total)
+        assert total is not None
+        return np.multiply(total, np.float32(1 / _POSITIONS), out=total)
+
     def _enlarge(self, runtime: Runtime, tiles: Sequence[Plane]) -> list[Plane]:
-        largest = np.iinfo(tiles[0].dtype).max
-        values = runtime.run(self._values(tiles, largest))
+        values = self._run(runtime, self._colours.values(tiles))
         self._check_size(tiles, values.shape[2:])
         if not np.isfinite(values).all():
             if runtime.precision != "fp32":
                 return self._enlarge(self._exact_runtime(), tiles)
             raise PictureError(Code.UPSCALE_FAILED, "the network gave no sensible pixels for this picture")
-        return [self._samples(value, largest, tiles[0].dtype) for value in values]
-
-    def _values(self, tiles: Sequence[Plane], largest: int) -> npt.NDArray[np.float32]:
-        batch = np.stack(tiles).transpose(0, 3, 1, 2)
-        if self.model.color == "rgb":
-            batch = batch[:, ::-1]
-        return np.multiply(batch, np.float32(self.model.value_range / largest), dtype=np.float32, order="C")
-
-    def _samples(self, planes: npt.NDArray[np.float32], largest: int, kind: npt.DTypeLike) -> Plane:
-        planes = planes * np.float32(largest / self.model.value_range)
-        np.clip(np.rint(planes, out=planes), 0, largest, out=planes)
-        if self.model.color == "rgb":
-            planes = planes[::-1]
-        merged: Plane = cv2.merge([plane.astype(kind) for plane in planes])
-        return merged
+        return [self._colours.pixels(value, tile) for value, tile in zip(values, tiles, strict=True)]
 
     def _check_size(self, tiles: Sequence[Plane], found: tuple[int, ...]) -> None:
         height, width = tiles[0].shape[:2]

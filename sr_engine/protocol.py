@@ -140,6 +140,7 @@ class Ready(Event, frozen=True, tag="ready"):
         reason: why this runtime, where that was left to the engine.
         started_at: Unix time of the first line of the engine's own code.
         phases: seconds of each part of `load_seconds`, in their order.
+        mflop_per_pixel: work that each pixel of a picture means; 0 where the manifest does not say.
     """
 
     runtime: str
@@ -149,6 +150,7 @@ class Ready(Event, frozen=True, tag="ready"):
     reason: str = ""
     started_at: float = 0.0
     phases: dict[str, float] = {}
+    mflop_per_pixel: float = 0.0
 
 
 class Started(Event, frozen=True, tag="started"):

@@ -123,6 +123,8 @@ def test_a_model_that_is_not_the_one_of_the_manifest_is_refused(make_site: Calla
     (folder / "models.yaml").write_text("models: [1]")
     assert "models.yaml is broken" in complaint(site.once(), 3)
     shutil.rmtree(folder)
+    assert site.once().returncode == 0, "the one that came along stands in"
+    site.configure(engine={"models_folder": str(folder), "model": "mine"})
     assert str(folder) in complaint(site.once(), 3)
 
 

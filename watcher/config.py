@@ -8,7 +8,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from sr_engine import protocol
+from sr_engine import models, protocol
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.ignore import IgnoreRules
 
@@ -74,8 +74,10 @@ class WindowLimits(msgspec.Struct, frozen=True):
 class Engine(msgspec.Struct, frozen=True):
     """The engine process; see config.yaml."""
 
-    model: Name = "edsr-lite-x3"
+    model: Name = models.AUTO
     models_folder: Annotated[Text, Meta(description="a folder, or empty")] = ""
+    model_mirrors: Annotated[tuple[Text, ...], Meta(description="a list of http or https addresses")] = ()
+    ensemble: Annotated[bool, Meta(description="true or false")] = False
     runtime: Annotated[
         Literal["auto", "opencv", "openvino", "onnx"], Meta(description="one of auto, opencv, openvino, onnx")
     ] = "auto"
@@ -193,6 +195,8 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
     if engine.models_folder:
         models_folder = os.path.join(base, os.path.expanduser(engine.models_folder))
         engine = msgspec.structs.replace(engine, models_folder=models_folder)
+    if engine.model == models.AUTO:
+        engine = msgspec.structs.replace(engine, model=models.default_name(engine.runtime, engine.device))
     config = msgspec.structs.replace(config, folders=_absolute(config.folders, base), engine=engine)
     _refuse_overlap(config.folders, path)
     return config

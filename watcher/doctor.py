@@ -140,11 +140,11 @@ def _state(config: Config) -> Check:
 
 def _model(config: Config, models_folder: str) -> Check:
     try:
-        model = models.find(config.engine.model, models_folder)
-        models.verify(model, models_folder)
+        found = models.find(config.engine.model, models_folder)
+        models.verify(found)
     except ModelError as error:
         return Check("model", "bad", error.message)
-    return Check("model", "ok", f"{config.engine.model}: x{model.scale}, {model.licence}, sha256 as in the manifest")
+    return Check("model", "ok", f"{found.name}: x{found.model.scale}, {found.model.licence}, sha256 as in the manifest")
 
 
 def _engine(config: Config, models_folder: str) -> Iterator[Check]:

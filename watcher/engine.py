@@ -292,6 +292,7 @@ def _command(settings: config.Engine, models_folder: str, limits: protocol.Limit
     command = list(settings.command) or [sys.executable, "-P", "-m", "sr_engine"]
     command += ["--model", settings.model, "--models-folder", models_folder, "--runtime", settings.runtime]
     command += ["--device", settings.device, "--precision", settings.precision]
+    command += ["--ensemble"] if settings.ensemble else []
     command += ["--threads", str(settings.threads)] if settings.threads else []
     command += ["--cache-folder", cache_folder] if cache_folder else []
     return [*command, "--limits", msgspec.json.encode(limits).decode()]

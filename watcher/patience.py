@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from sr_engine import protocol
 from watcher.config import Engine
 
+# Of the networks that come along the heaviest: for what is heavier than that, pixels get more time in proportion.
+_USUAL_MFLOP = 2.5
+
 
 @dataclass
 class _Work:
@@ -35,6 +38,7 @@ class Patience:
         self._unanswered = set(pictures)
         self._in_work: dict[int, _Work] = {}
         self._ready = False
+        self._heaviness = 1.0
         self._moved_at = now
 
     @property
@@ -48,7 +52,8 @@ class Patience:
         if not self._ready:
             return self._moved_at + self._settings.start_seconds
         megapixels = max((work.megapixels for work in self._in_work.values()), default=0.0)
-        allowed = self._settings.deadline_seconds + self._settings.deadline_seconds_per_megapixel * megapixels
+        per_megapixel = self._settings.deadline_seconds_per_megapixel * self._heaviness
+        allowed = self._settings.deadline_seconds + per_megapixel * megapixels
         return self._moved_at + allowed
 
     @property
@@ -66,6 +71,7 @@ class Patience:
     def _moves(self, event: protocol.AnyEvent) -> bool:
         if isinstance(event, protocol.Ready):
             first, self._ready = not self._ready, True
+            self._heaviness = max(event.mflop_per_pixel / _USUAL_MFLOP, 1.0)
             return first
         if isinstance(event, protocol.Bye) or event.id not in self._unanswered:
             return False

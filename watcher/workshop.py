@@ -55,4 +55,6 @@ class Workshop:
         precision = self.config.engine.precision
         if precision != "auto":  # who asks for one wants to see the difference
             parts.append(precision.encode())
+        if self.config.engine.ensemble:
+            parts.append(b"ensemble")
         return hashlib.sha256(b" ".join(parts)).hexdigest()[:32]

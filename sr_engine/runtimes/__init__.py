@@ -4,13 +4,11 @@
 """
 
 import importlib
-import importlib.util
-import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sr_engine.errors import UnusableEngine
-from sr_engine.models import Model
+from sr_engine.models import Model, onnxruntime_is_for_gpus
 
 # Not at run time: a numpy that does not load has to become a sentence, not a traceback.
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ _DEVICES_OF = {
     "openvino": {"cpu", "gpu", "npu"},
     "onnx": {"cpu", "gpu", "cuda", "tensorrt", "directml", "coreml"},
 }
-_GPU_LIBRARIES = ("libonnxruntime_providers_cuda", "onnxruntime_providers_cuda", "DirectML")
 
 
 class Options(NamedTuple):
@@ -144,7 +141,11 @@ def load(name: str, weights: str, model: Model, options: Options) -> tuple[Runti
 def _candidates(device: str) -> list[tuple[str, str]]:
     """Runtimes to try, each with the device to ask it for."""
     if device == "auto":
-        return [("onnx", "gpu")] * _onnx_is_for_gpus() + [("openvino", "auto"), ("onnx", "cpu"), ("opencv", "auto")]
+        return [("onnx", "gpu")] * onnxruntime_is_for_gpus() + [
+            ("openvino", "auto"),
+            ("onnx", "cpu"),
+            ("opencv", "auto"),
+        ]
     order = ("openvino", "onnx", "opencv") if device == "cpu" else ("onnx", "openvino", "opencv")
     return [(name, device) for name in order if device.partition(":")[0] in _DEVICES_OF[name]]
 
@@ -165,16 +166,6 @@ def _load(name: str, weights: str, model: Model, options: Options) -> Runtime:
             "install it again, or set engine.runtime to another one"
         ) from error
     return runtime
-
-
-def _onnx_is_for_gpus() -> bool:
-    """Judged by its files: importing it would cost every start a tenth of a second."""
-    found = importlib.util.find_spec("onnxruntime")
-    if found is None or not found.submodule_search_locations:
-        return False
-    folder = os.path.join(next(iter(found.submodule_search_locations)), "capi")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sys.platform == "darwin" or any(name.startswith(_GPU_LIBRARIES) for name in names)
 
 
 def _module(name: str) -> Any:

@@ -127,7 +127,7 @@ def _load_on(device: str, number: int, data: bytes, model: Model, options: Optio
             precision = "fp32"
     target = Target(device, number, precision, options.threads or processors(), options.cache_folder)
     providers.load_libraries(target, _onnxruntime())
-    return OnnxRuntime(target, lambda shape: _open(data, model, target, shape))
+    return OnnxRuntime(target, model.channels, lambda shape: _open(data, model, target, shape))
 
 
 def _open(data: bytes, model: Model, target: Target, shape: tuple[int, ...]) -> Any:
@@ -204,7 +204,7 @@ class OnnxRuntime:
     name = "onnx"
     even_widths = False
 
-    def __init__(self, target: Target, open_session: Callable[[tuple[int, ...]], Any]) -> None:
+    def __init__(self, target: Target, channels: int, open_session: Callable[[tuple[int, ...]], Any]) -> None:
         """Open a session right away, to see that it works.
 
         Raises:
@@ -223,7 +223,7 @@ class OnnxRuntime:
         self._by_shape = target.device == "coreml"
         self._sessions: dict[tuple[int, ...], Any] = {}
         self._lock = threading.Lock()
-        self._session((1, 3, providers.TILE, providers.TILE))
+        self._session((1, channels, providers.TILE, providers.TILE))
 
     def run(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
         """See `sr_engine.runtimes.Runtime.run`.

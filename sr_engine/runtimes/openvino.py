@@ -143,13 +143,18 @@ class OpenVinoRuntime:
             self.streams = min(available, _MOST_STREAMS)
             self._properties |= {"INFERENCE_NUM_THREADS": available, "NUM_STREAMS": self.streams}
         self._lock = threading.Lock()
-        on_bytes, self._cut_before_shuffle = openvino_graph.on_bytes(network, model)
-        self._networks = {"float": network, "bytes": on_bytes}
-        first_use = np.zeros((1, 1, 1, 3) if device == "CPU" else (1, 256, 256, 3), np.uint8)
+        self._networks = {"float": network}
+        self._cut_before_shuffle = False
+        if model.channels == 3:
+            self._networks["bytes"], self._cut_before_shuffle = openvino_graph.on_bytes(network, model)
+        side = 1 if device == "CPU" else 256
         self._requests: dict[tuple[str, tuple[int, ...]], queue.SimpleQueue[Any]] = {}
         # Its first use, on one thread: two threads that begin at the same time can lock each other out for ever
         # (OpenVINO 2026.4, where its Python part dispatches on the type of the input).
-        self.run_bytes(first_use)
+        if model.channels == 3:
+            self.run_bytes(np.zeros((1, side, side, 3), np.uint8))
+        else:
+            self.run(np.zeros((1, model.channels, side, side), np.float32))
 
     def run(self, batch: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
         """See `sr_engine.runtimes.Runtime.run`."""
@@ -194,7 +199,7 @@ class OpenVinoRuntime:
                 if len(self._requests) >= _MOST_SHAPES:
                     del self._requests[next(iter(self._requests))]
                 network = self._networks[kind]
-                network.reshape({0: list(shape) if shape else _any_shape(kind)})
+                network.reshape({0: list(shape) if shape else self._any_shape(kind)})
                 compiled = self._core.compile_model(network, self._device, self._properties)
                 pool: queue.SimpleQueue[Any] = queue.SimpleQueue()
                 for _ in range(self.streams):
@@ -202,9 +207,8 @@ class OpenVinoRuntime:
                 self._requests[kind, shape] = pool
             return self._requests[kind, shape]
 
-
-def _any_shape(kind: str) -> list[int]:
-    return [-1, 3, -1, -1] if kind == "float" else [-1, -1, -1, 3]
+    def _any_shape(self, kind: str) -> list[int]:
+        return [-1, self._model.channels, -1, -1] if kind == "float" else [-1, -1, -1, 3]
 
 
 def _is_utf8(path: str) -> bool:

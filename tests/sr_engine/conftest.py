@@ -14,7 +14,7 @@ from sr_engine import models, protocol, runtimes
 
 @pytest.fixture(scope="session")
 def model():
-    return models.find("edsr-lite-x3", models.default_folder())
+    return models.find("edsr-lite-x3").model
 
 
 @pytest.fixture(scope="session")

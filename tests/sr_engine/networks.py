@@ -23,4 +23,4 @@ def load_network(name, precision="auto"):
     options = runtimes.Options(precision=precision)
     if reason := importlib.import_module(f"sr_engine.runtimes.{name}").missing():
         pytest.skip(reason)
-    return load(Choice("edsr-lite-x3", models.default_folder(), name, options)).network
+    return load(Choice("edsr-lite-x3", "", name, options)).network

@@ -16,7 +16,7 @@ HAS_CUDA = cv2.cuda.getCudaEnabledDeviceCount() > 0
 
 @pytest.fixture(scope="session")
 def weights(model):
-    return models.verify(model, models.default_folder())
+    return models.verify(models.find("edsr-lite-x3"))
 
 
 def noise(*shape, seed=1):
@@ -89,8 +89,8 @@ import re, resource, sys
 import numpy as np
 from sr_engine import models
 from sr_engine.runtimes import Options, OutOfDeviceMemory, {runtime}
-model = models.find("edsr-lite-x3", models.default_folder())
-runtime = {runtime}.load(models.verify(model, models.default_folder()), model, Options(device="cpu", threads=1))
+model = models.find("edsr-lite-x3").model
+runtime = {runtime}.load(models.verify(models.find("edsr-lite-x3")), model, Options(device="cpu", threads=1))
 runtime.run(np.zeros((1, 3, 16, 16), np.float32))
 batch = np.zeros((1, 3, 1500, 1500), np.float32)
 used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10

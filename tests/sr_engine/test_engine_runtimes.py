@@ -18,7 +18,7 @@ needs_openvino = pytest.mark.skipif(bool(openvino.missing()), reason=openvino.mi
 
 @pytest.fixture
 def weights(model):
-    return models.verify(model, models.default_folder())
+    return models.verify(models.find("edsr-lite-x3"))
 
 
 def test_no_runtime_of_that_name(model, weights):

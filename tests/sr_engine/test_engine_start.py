@@ -61,7 +61,7 @@ def folder(tmp_path):
         name = os.path.join(os.fsencode(tmp_path), b"models")
         os.mkdir(name)
     for file in ("models.yaml", "edsr-lite-x3.onnx"):
-        shutil.copyfile(os.path.join(models.default_folder(), file), os.path.join(os.fsdecode(name), file))
+        shutil.copyfile(os.path.join(models.bundled_folder(), file), os.path.join(os.fsdecode(name), file))
     return os.fsdecode(name)
 
 
@@ -82,8 +82,9 @@ def test_a_corrupt_model_is_refused(converse, folder):
 def test_a_missing_model_is_refused(converse, folder):
     os.unlink(os.path.join(folder, "edsr-lite-x3.onnx"))
     assert "cannot read the model" in unusable(converse("--models-folder", folder))
-    os.unlink(os.path.join(folder, "models.yaml"))
-    assert "models.yaml" in unusable(converse("--models-folder", folder))
+    with open(os.path.join(folder, "models.yaml"), "w", encoding="utf-8") as file:
+        file.write("models: [")
+    assert "models.yaml is broken" in unusable(converse("--models-folder", folder))
 
 
 def test_a_model_that_is_none_is_refused(converse, folder):
@@ -93,7 +94,7 @@ def test_a_model_that_is_none_is_refused(converse, folder):
     with open(manifest, encoding="utf-8") as file:
         text = file.read()
     found = hashlib.sha256(b"nothing of the kind").hexdigest()
-    known = models.find("edsr-lite-x3", folder).sha256
+    known = models.find("edsr-lite-x3", folder).model.sha256
     with open(manifest, "w", encoding="utf-8") as file:
         file.write(text.replace(known, found))
     engine = converse("--models-folder", folder)

@@ -1,0 +1,206 @@
+"""`dropscale models`: what there is, what can be fetched, and how a file of your own gets in."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from sr_engine import models
+from sr_engine.errors import ModelError
+from watcher.errors import EXIT_DONE, EnvironmentFault, NoModelError
+
+if TYPE_CHECKING:
+    from watcher.collection import Collection
+    from watcher.config import Config
+
+Settings = Callable[[str | None], "Config"]
+
+
+def model_commands(settings: Settings, config_option: Callable[..., Any]) -> click.Group:
+    """The group of commands.
+
+    Args:
+        settings: reads the config that was named, or finds one, or takes the defaults.
+        config_option: the decorator for --config.
+    """
+
+    @click.group("models")
+    def group() -> None:
+        """The networks: list, verify, fetch one of the known ones, add a file of your own."""
+
+    @group.command("list")
+    @click.option("--json", "as_json", is_flag=True, help="For programs.")
+    @config_option
+    def list_(config_path: str | None, as_json: bool) -> int:
+        """All models: those that are here and those that can be fetched."""
+        rows = _rows(settings(config_path))
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        else:
+            _print_table(rows)
+        return EXIT_DONE
+
+    @group.command()
+    @config_option
+    def verify(config_path: str | None) -> int:
+        """Compare every installed file with its sha256."""
+        bad = 0
+        for name, found in _installed(settings(config_path)).items():
+            try:
+                models.verify(found)
+                click.echo(f"ok    {name:<20} {found.path}")
+            except ModelError as error:
+                bad += 1
+                click.echo(f"BAD   {name:<20} {error.message}")
+        return EnvironmentFault.exit_code if bad else EXIT_DONE
+
+    @group.command()
+    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+    @config_option
+    def fetch(names: tuple[str, ...], config_path: str | None) -> int:
+        """Download models that others published, check them and convert them; goes on where it broke off."""
+        collection = _collection(settings(config_path))
+        for name in names:
+            _fetch(collection, name)
+        return EXIT_DONE
+
+    @group.command()
+    @click.argument("file", metavar="FILE")
+    @click.option("--name", default="", help="What to call it; default: after the file.")
+    @click.option("--algorithm", help="edsr, fsrcnn, espcn, lapsrn; default: found out.")
+    @click.option("--scale", type=click.IntRange(2, 8), help="How much it enlarges; default: found out.")
+    @click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Order of three channels; default: rgb.")
+    @click.option(
+        "--range", "value_range", type=click.FloatRange(min=0, min_open=True), help="Largest value; 1 or 255."
+    )
+    @click.option("--licence", help="To be shown in the list.")
+    @config_option
+    def add(
+        file: str,
+        name: str,
+        algorithm: str | None,
+        scale: int | None,
+        color: str | None,
+        value_range: float | None,
+        licence: str | None,
+        config_path: str | None,
+    ) -> int:
+        """Take a model from disk: an ONNX network, or a .pb of OpenCV's dnn_superres."""
+        from watcher.collection import Wanted  # noqa: PLC0415 - keep the watcher itself small
+
+        collection = _collection(settings(config_path))
+        wanted = Wanted(algorithm, scale, color, value_range)
+        found, notes = collection.add(file, name, wanted, {"licence": licence, "source": os.path.abspath(file)})
+        _tell(found, notes)
+        return EXIT_DONE
+
+    return group
+
+
+def _collection(settings: "Config") -> "Collection":
+    from watcher.collection import Collection  # noqa: PLC0415 - keep the watcher itself small
+
+    return Collection(settings.engine.models_folder or models.own_folder(), settings.engine.model_mirrors)
+
+
+def _installed(settings: "Config") -> dict[str, models.Installed]:
+    try:
+        return models.installed(settings.engine.models_folder)
+    except ModelError as error:
+        raise NoModelError(error.message, "correct that file, or delete it and add the models again") from error
+
+
+def _fetch(collection: "Collection", name: str) -> None:
+    from rich.console import Console  # noqa: PLC0415 - keep the watcher itself small
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+
+    upstream = models.read_catalogue().get(name)
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=upstream.bytes if upstream else None)
+        found, notes = collection.fetch(name, lambda have: progress.update(task, completed=have))
+    _tell(found, notes)
+
+
+def _tell(found: models.Installed, notes: list[str]) -> None:
+    for note in notes:
+        click.echo(f"  {note}")
+    click.echo(f"{found.name} is installed: {found.path}")
+    click.echo(f"Use it with engine.model: {found.name}")
+
+
+def _rows(settings: "Config") -> list[dict[str, Any]]:
+    """What `list` shows; the same for programs."""
+    rows: list[dict[str, Any]] = []
+    installed = _installed(settings)
+    for name, found in installed.items():
+        model = found.model
+        try:
+            size = os.path.getsize(found.path)
+        except OSError:
+            size = None
+        rows.append(
+            {
+                "name": name,
+                "scale": model.scale,
+                "bytes": size,
+                "mflop_per_pixel": model.mflop or None,
+                "set5_psnr": model.set5_psnr,
+                "installed": size is not None,
+                "used": name == settings.engine.model,
+                "licence": model.licence,
+                "source": model.source,
+                "folder": found.folder,
+            }
+        )
+    rows += [
+        {
+            "name": name,
+            "scale": upstream.scale,
+            "bytes": upstream.bytes,
+            "mflop_per_pixel": upstream.mflop or None,
+            "set5_psnr": upstream.set5_psnr,
+            "installed": False,
+            "used": False,
+            "licence": upstream.licence,
+            "source": upstream.url,
+            "folder": None,
+        }
+        for name, upstream in models.read_catalogue().items()
+        if name not in installed
+    ]
+    return rows
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - keep the watcher itself small
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title, side in (
+        *(("", "left"), ("model", "left"), ("scale", "right"), ("size", "right"), ("MFLOP/pixel", "right")),
+        *(("Set5 dB", "right"), ("here", "left"), ("licence", "left"), ("source", "left")),
+    ):
+        table.add_column(title, justify=side, no_wrap=title != "source", overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(
+            "*" if row["used"] else "",
+            row["name"],
+            f"x{row['scale']}",
+            "" if row["bytes"] is None else _size(row["bytes"]),
+            "" if row["mflop_per_pixel"] is None else f"{row['mflop_per_pixel']:.3g}",
+            "" if row["set5_psnr"] is None else f"{row['set5_psnr']:.2f}",
+            "yes" if row["installed"] else "MISSING" if row["folder"] else "fetch",
+            row["licence"],
+            row["source"],
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

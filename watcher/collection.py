@@ -1,0 +1,221 @@
+"""A user's own models: a folder with models.yaml and ONNX files, filled from the network or from disk."""
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import filelock
+import msgspec
+import yaml
+
+from sr_engine import models
+from sr_engine.errors import ModelError
+from sr_engine.models import Adopted, Installed, Model
+from watcher.download import Pin, download
+from watcher.errors import EnvironmentFault, NoModelError, UsageError
+
+_HEADER = "# Your own models. `dropscale models` writes this file; every weight is checked against its sha256.\n"
+_ADOPTION_SECONDS = 900.0  # the largest of the known takes one minute on a small machine
+
+
+class _Refused(msgspec.Struct):
+    problem: str
+
+
+class Wanted(NamedTuple):
+    """What the user says of a model; None where it is to be found out.
+
+    Attributes:
+        algorithm, scale, color, value_range: as in `sr_engine.models.Model`.
+    """
+
+    algorithm: str | None = None
+    scale: int | None = None
+    color: str | None = None
+    value_range: float | None = None
+
+    def arguments(self) -> list[str]:
+        """For `sr_engine.adoption`."""
+        return [
+            argument
+            for name, value in self._asdict().items()
+            if value is not None
+            for argument in (f"--{name.replace('_', '-')}", str(value))
+        ]
+
+
+class Collection:
+    """The folder.
+
+    Attributes:
+        folder: its path; it is made when the first model comes.
+        mirrors: addresses of folders to fetch files from, before where they were published.
+    """
+
+    def __init__(self, folder: str, mirrors: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.mirrors = tuple(mirrors)
+
+    def add(self, source: str, name: str, wanted: Wanted, facts: Mapping[str, object]) -> tuple[Installed, list[str]]:
+        """Take a model file in: an ONNX network or a frozen graph of OpenCV's dnn_superres.
+
+        Args:
+            source: path of the file; it stays as it is.
+            name: what the model is to be called; empty: after the file.
+            wanted: what is known of it.
+            facts: of `Model`'s fields `licence`, `source` and `set5_psnr` those that are known.
+
+        Returns:
+            The model, and sentences about what was found out.
+
+        Raises:
+            UsageError: there is a model of that name, or the name is not one.
+            NoModelError: the file is no model that dropscale can use.
+        """
+        if not os.path.isfile(source):
+            raise UsageError(f"there is no file {source}")
+        name = name or _name_of(source)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+            raise UsageError(
+                f"{name!r} cannot be a model's name", "use small letters, digits, dots and dashes, 64 at most"
+            )
+        with self._changing():
+            if name in models.read_manifest(models.bundled_folder()):
+                raise UsageError(f"{name} is the name of a model that came with dropscale", "choose one with --name")
+            descriptor, staged = tempfile.mkstemp(dir=self.folder, prefix=f".{name}.", suffix=".onnx")
+            os.close(descriptor)
+            try:
+                adopted = _adopt(source, staged, wanted)
+                installed = self._keep(name, staged, adopted, facts)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(staged)
+        return installed, adopted.notes
+
+    def fetch(self, name: str, told: Callable[[int], None] = lambda _bytes: None) -> tuple[Installed, list[str]]:
+        """Download a model of the catalogue, check that it is the one, and take it in.
+
+        Args:
+            name: in `sr_engine.models.read_catalogue()`.
+            told: how many bytes are there, again and again.
+
+        Raises:
+            UsageError: the catalogue has no such model.
+            EnvironmentFault: it could not be fetched; what arrived is kept for the next try.
+            NoModelError: it could not be taken in.
+        """
+        catalogue = models.read_catalogue()
+        if name not in catalogue:
+            raise UsageError(
+                f"the catalogue has no model {name!r}",
+                f"it has {', '.join(sorted(catalogue))}; see `dropscale models list`",
+            )
+        upstream = catalogue[name]
+        with self._changing():
+            path = os.path.join(self.folder, f".{name}.{upstream.file}")
+        urls = [f"{mirror.rstrip('/')}/{upstream.file}" for mirror in self.mirrors] + [upstream.url]
+        try:
+            with filelock.FileLock(path + ".lock", blocking=False):
+                download(urls, path, Pin(upstream.bytes, upstream.sha256, upstream.git_blob), told)
+                wanted = Wanted(upstream.algorithm, upstream.scale)
+                facts = {"licence": upstream.licence, "source": upstream.url, "set5_psnr": upstream.set5_psnr}
+                try:
+                    return self.add(path, name, wanted, facts)
+                finally:
+                    os.unlink(path)
+        except filelock.Timeout as error:
+            raise EnvironmentFault(f"{name} is being fetched by another process", "wait for it") from error
+        except EnvironmentFault as error:
+            if isinstance(error, NoModelError):
+                raise
+            raise EnvironmentFault(f"{name} {error.message}", error.remedy) from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path + ".lock")
+
+    def _keep(self, name: str, staged: str, adopted: Adopted, facts: Mapping[str, object]) -> Installed:
+        """Put the weights in place, then the manifest that names them: a kill between leaves an unnamed file."""
+        with open(staged, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        fields = msgspec.structs.asdict(adopted)
+        del fields["notes"]
+        known = {"licence": "not known", **{key: value for key, value in facts.items() if value is not None}}
+        # The digest is in the name: an engine that has just read the manifest finds the file that this one meant.
+        file_name = f"{name}-{digest[:12]}.onnx"
+        model = msgspec.convert({**fields, **known, "file": file_name, "sha256": digest}, Model)
+        manifest = os.path.join(self.folder, models.MANIFEST)
+        own = models.read_manifest(self.folder) if os.path.exists(manifest) else {}
+        before = own.get(name)
+        os.chmod(staged, 0o666 & ~_umask())
+        os.replace(staged, os.path.join(self.folder, file_name))
+        own[name] = model
+        _write_whole(manifest, _HEADER + yaml.safe_dump(msgspec.to_builtins({"models": own}), sort_keys=False))
+        if before is not None and before.file != file_name:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.folder, before.file))
+        return Installed(name, model, self.folder)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with filelock.FileLock(os.path.join(self.folder, ".lock"), timeout=_ADOPTION_SECONDS):
+                yield
+        except OSError as error:
+            raise EnvironmentFault(
+                f"the models' folder {self.folder} cannot be written: {error.strerror or error}",
+                "set engine.models_folder to a folder of yours",
+            ) from error
+        except ModelError as error:
+            raise NoModelError(error.message, "see `dropscale models verify`") from error
+
+
+def _name_of(source: str) -> str:
+    stem, extension = os.path.splitext(os.path.basename(source).lower())
+    # EDSR_x3.pb is not the edsr-x3 that came along.
+    stem = f"opencv-{stem}" if extension == ".pb" else stem
+    return re.sub(r"[^a-z0-9.]+", "-", stem).strip("-.")[:64]
+
+
+def _adopt(source: str, target: str, wanted: Wanted) -> Adopted:
+    # "./" before a name that begins with a dash.
+    command = [sys.executable, "-P", "-m", "sr_engine.adoption", os.path.abspath(source), target, *wanted.arguments()]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=_ADOPTION_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NoModelError(f"{source} could not be examined within {_ADOPTION_SECONDS:.0f} s") from error
+    try:
+        answer = msgspec.json.decode(done.stdout)
+    except msgspec.DecodeError as error:
+        last = done.stderr.decode(errors="backslashreplace").strip().rpartition("\n")[2]
+        raise NoModelError(
+            f"{source} took the process down that examined it (exit code {done.returncode}): {last}",
+            "it may be damaged: bring it again",
+        ) from error
+    if "problem" in answer:
+        raise NoModelError(str(answer["problem"]), "nothing was added")
+    return msgspec.convert(answer, Adopted)
+
+
+def _write_whole(path: str, text: str) -> None:
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
