@@ -1,0 +1,135 @@
+"""From trained weights to what users get: the ONNX file, its line in the manifest, its card."""
+
+import dataclasses
+import hashlib
+import os
+import string
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import yaml
+from network import Edsr, FoldedConvolution
+from PIL import Image
+from recipes import WARM_UP_STEPS, Recipe
+
+import sr_engine
+from sr_engine import graphs, models
+
+_FOLDER = Path(__file__).resolve().parent.parent
+_HEADER = """\
+# The models that came with dropscale. Every file is checked against its sha256 before it is loaded.
+# models/training/train.py writes this file; what the keys mean stands in sr_engine/models.py, class Model.
+"""
+
+_FOR_DEGRADED = """\
+Its inputs were blurred a little, got noise and were compressed as JPEG before it saw them: it is for pictures from
+phones, messengers and the web. On a clean picture its twin without `-photo` keeps more detail."""
+_FOR_CLEAN = """\
+It is trained on clean, antialiased bicubic reductions: strong JPEG artefacts in a picture are enlarged with it. Its
+twin `-photo` is for pictures that have them."""
+
+
+def publish(name: str, recipe: Recipe, network: Edsr, history: str, set5: Path | None) -> str:
+    """Put the network into `models/`, measure it through the product's own engine, and write its card.
+
+    Args:
+        name: of the model.
+        recipe: how it was trained.
+        network: with the weights to publish.
+        history: how long it took on what, for the card.
+        set5: folder of the test set; None leaves the quality open.
+
+    Returns:
+        What was done, in a line.
+    """
+    data = onnx_of(network)
+    facts = graphs.described(data)
+    (_FOLDER / f"{name}.onnx").write_bytes(data)
+    model = models.Model(
+        file=f"{name}.onnx",
+        sha256=hashlib.sha256(data).hexdigest(),
+        algorithm="edsr",
+        scale=recipe.scale,
+        color="rgb",
+        value_range=1.0,
+        halo=network.halo,
+        features=facts.features,
+        mflop=round(facts.flop_per_pixel / 1e6, 3),
+        licence="Apache-2.0",
+        source="models/training",
+        card=f"{name}.md",
+    )
+    _enter(name, model)
+    if set5:
+        model = msgspec.structs.replace(model, set5_psnr=round(set5_psnr(name, set5), 2))
+        _enter(name, model)
+    (_FOLDER / f"{name}.md").write_text(_card(name, recipe, model, facts, history), encoding="utf-8")
+    return f"{name}: {len(data)} bytes, {model.set5_psnr} dB on Set5"
+
+
+def onnx_of(network: Edsr) -> bytes:
+    """The network as a graph of plain convolutions."""
+    writer = graphs.GraphWriter()
+
+    def convolved(x: str, layer: FoldedConvolution) -> str:
+        return writer.convolution(x, layer.kernel().detach().numpy(), layer.bias.detach().numpy())
+
+    shallow = deep = convolved(graphs.INPUT, network.head)
+    for first, second in network.body:
+        deep = writer.add(deep, convolved(writer.relu(convolved(deep, first)), second))
+    detail = writer.shuffle(
+        convolved(writer.add(convolved(deep, network.last), shallow), network.tail), network.scale, mode="CRD"
+    )
+    return writer.finish(
+        writer.add(detail, writer.nearest(graphs.INPUT, network.scale)), channels=3, scale=network.scale
+    )
+
+
+def set5_psnr(name: str, folder: Path) -> float:
+    """Mean PSNR on luma in dB of what the engine makes of `LRx<scale>`, as benchmarks/quality.py defines it."""
+    decibels = []
+    scale = models.find(name).model.scale
+    for path in sorted((folder / "HR").iterdir()):
+        low, high = (_pixels(folder / part / path.name) for part in (f"LRx{scale}", "HR"))
+        result = sr_engine.upscale(low, model=name, precision="fp32", device="cpu")
+        error = (result.astype(float) - high) @ np.array([65.481, 128.553, 24.966]) / 255
+        decibels.append(10 * np.log10(255**2 / (error[scale:-scale, scale:-scale] ** 2).mean()))
+    return float(np.mean(decibels))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _enter(name: str, model: models.Model) -> None:
+    """Put a model into the manifest, the others as they are."""
+    known = models.read_manifest(str(_FOLDER)) | {name: model}
+    text = _HEADER + yaml.safe_dump({"models": msgspec.to_builtins(known)}, sort_keys=False)
+    path = _FOLDER / models.MANIFEST
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _card(name: str, recipe: Recipe, model: models.Model, facts: graphs.Facts, history: str) -> str:
+    """card.md, filled in."""
+    template = string.Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        dataclasses.asdict(recipe),
+        name=name,
+        outputs=3 * recipe.scale**2,
+        weights=f"{facts.weights:,}",
+        megabytes=f"{os.path.getsize(_FOLDER / model.file) / 1e6:.2f}",
+        kmac=f"{facts.flop_per_pixel / 2e3:.0f}",
+        halo=model.halo,
+        quality="not measured" if model.set5_psnr is None else f"{model.set5_psnr:.2f} dB (bicubic: 30.40 dB)",
+        sha256=model.sha256,
+        use=_FOR_DEGRADED if recipe.degraded else _FOR_CLEAN,
+        rate=f"{recipe.rate:g}",
+        warm_up=WARM_UP_STEPS,
+        steps=f"{recipe.steps:,}",
+        begins=f"the averaged weights of {recipe.begins_with}" if recipe.begins_with else "chance",
+        history=history,
+    )
