@@ -82,8 +82,9 @@ def _onnx(
     except ModelError as error:
         raise ModelError(f"{name}: {error.message}") from error
     facts = graphs.described(network)
+    halo = f"halo {found.halo} pixels" if found.exact else f"halo {found.halo} pixels, twice what was felt"
     notes = [
-        f"found by trying: x{found.scale}, values 0 .. {found.value_range:g}, halo {found.halo} pixels",
+        f"found by trying: x{found.scale}, values 0 .. {found.value_range:g}, {halo}",
         f"a drawn picture comes out with {found.psnr:.2f} dB, by bicubic interpolation with {found.bicubic_psnr:.2f}",
     ]
     if found.psnr < found.bicubic_psnr:

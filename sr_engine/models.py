@@ -91,13 +91,13 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         url: of the file.
-        bytes: its size.
+        bytes: its size, if it is known.
         sha256, git_blob: of the file; the second, the SHA-1 that git names it by, where the first is not known.
         algorithm, scale, mflop, set5_psnr, licence: as in `Model`.
     """
 
     url: str
-    bytes: Annotated[int, msgspec.Meta(ge=1)]
+    bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     sha256: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
     git_blob: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40})?$")] = ""
     algorithm: str

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sr_engine import runtimes
+from sr_engine import reach, runtimes
 from sr_engine.colours import colours_of
 from sr_engine.errors import ModelError, UnusableEngine
 from sr_engine.models import Color, Model
@@ -32,7 +32,8 @@ class Probed(NamedTuple):
         scale: output pixels per input pixel, along each side.
         color: "y" where there is one channel, else as it was given.
         value_range: the network works on 0 .. value_range.
-        halo: input pixels around a pixel on which it depends noticeably, and a fifth more.
+        halo: input pixels around a pixel on which it depends.
+        exact: whether that was read off its layers; else it is how far a change was felt, and as much again.
         psnr: of a drawn picture, reduced and enlarged by the network, in dB.
         bicubic_psnr: the same by bicubic interpolation.
     """
@@ -41,6 +42,7 @@ class Probed(NamedTuple):
     color: Color
     value_range: float
     halo: int
+    exact: bool
     psnr: float
     bicubic_psnr: float
 
@@ -109,12 +111,15 @@ def probe(path: str, channels: int, *, color: Color | None = None, value_range: 
             for candidate in ((value_range,) if value_range else _RANGES)
         }
         best = max(by_range, key=lambda candidate: by_range[candidate])
-        halo = _halo(runtime, channels, scale, best)
+        felt = _felt_at_most(runtime, channels, scale, best)
         runtime.close()
     picture = _drawn(96 * scale)
     reduced = cv2.resize(picture, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
     bicubic = cv2.resize(reduced, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    return Probed(scale, seen, best, halo, by_range[best], float(cv2.PSNR(picture, bicubic)))
+    with open(path, "rb") as file:
+        looks = reach.halo_of(file.read())
+    halo = 2 * felt + 1 if looks is None else max(looks, felt)
+    return Probed(scale, seen, best, halo, looks is not None, by_range[best], float(cv2.PSNR(picture, bicubic)))
 
 
 def _described(value: Any) -> str:
@@ -187,24 +192,28 @@ def _drawn(side: int) -> Any:
     return picture
 
 
-def _halo(runtime: runtimes.Runtime, channels: int, scale: int, value_range: float) -> int:
-    """How far a change is felt, along both axes, and a fifth more."""
-    for reach in _REACHES:
-        felt = max(_felt(runtime, channels, scale, value_range, reach, axis) for axis in (2, 3))
-        if felt < reach:
-            return felt + max(felt // 5, 1)
+def _felt_at_most(runtime: runtimes.Runtime, channels: int, scale: int, value_range: float) -> int:
+    """How many input pixels away a change is felt, along both axes.
+
+    Raises:
+        ModelError: too far for tiles.
+    """
+    for most in _REACHES:
+        felt = max(_felt(runtime, channels, scale, value_range, most, axis) for axis in (2, 3))
+        if felt < most:
+            return felt
     raise ModelError(
         f"each of its pixels depends on more than {_REACHES[-1]} pixels around it, perhaps on the whole picture: "
         "it cannot be run in tiles"
     )
 
 
-def _felt(runtime: runtimes.Runtime, channels: int, scale: int, value_range: float, reach: int, axis: int) -> int:
-    """The distance in input pixels from a changed edge to the last output that changed; `reach` if it is as far."""
+def _felt(runtime: runtimes.Runtime, channels: int, scale: int, value_range: float, most: int, axis: int) -> int:
+    """The distance in input pixels from a changed edge to the last output that changed; `most` if it is as far."""
     edge, rest = 16, 8
     chance = np.random.default_rng(2)
     shape = [1, channels, 48, 48]
-    shape[axis] = edge + reach + rest
+    shape[axis] = edge + most + rest
     plain = chance.uniform(0, value_range, shape).astype(np.float32)
     changed = plain.copy()
     part = [slice(None)] * 4
@@ -213,5 +222,5 @@ def _felt(runtime: runtimes.Runtime, channels: int, scale: int, value_range: flo
     difference = np.abs(_run(runtime, plain) - _run(runtime, changed)) * (255 / value_range)
     profile = difference.max(axis=tuple(other for other in range(4) if other != axis))
     last = int(np.flatnonzero(profile > _INFLUENCE)[-1]) // scale if (profile > _INFLUENCE).any() else 0
-    distance: int = min(max(last - edge + 1, 0), reach)
+    distance: int = min(max(last - edge + 1, 0), most)
     return distance

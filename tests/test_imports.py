@@ -19,7 +19,7 @@ LAYERS = (
     {"ledger", "patience", "waiting"},
     {"engine", "originals", "mounted", "instance"},
     {"inbox", "delivery"},
-    {"workshop", "straight", "coldstart", "status"},
+    {"workshop", "straight", "coldstart", "status", "failed"},
     {"batch", "doctor"},
     {"service"},
     {"signals"},

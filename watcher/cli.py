@@ -12,10 +12,10 @@ import msgspec
 
 from sr_engine import models
 from sr_engine.errors import ModelError
-from watcher import __version__, config, instance
+from watcher import __version__, config, failed, instance
 from watcher.cli_models import model_commands
 from watcher.config import Config
-from watcher.delivery import REASON_SUFFIX, Delivery
+from watcher.delivery import Delivery
 from watcher.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -24,7 +24,6 @@ from watcher.errors import (
     DropscaleError,
     EnvironmentFault,
     NoModelError,
-    UsageError,
 )
 from watcher.filesystem import display
 from watcher.journal import tell, warn
@@ -206,7 +205,7 @@ def retry(paths: tuple[str, ...], config_path: str | None) -> int:
     try:
         check_mounts(settings.folders, ledger)
         delivery = Delivery(settings.folders, ledger)
-        for path in _failed_paths(paths, failed_folder):
+        for path in failed.named(paths, failed_folder):
             try:
                 back = delivery.put_back(path)
             except FileNotFoundError:
@@ -246,8 +245,8 @@ def upscale(
     folder = _models_folder(settings)
     _model(settings, folder)
     _exit_on_signals()
-    failed = upscale_files(settings, folder, files, output_folder, progress)
-    return EXIT_SOME_FAILED if failed else EXIT_DONE
+    some_failed = upscale_files(settings, folder, files, output_folder, progress)
+    return EXIT_SOME_FAILED if some_failed else EXIT_DONE
 
 
 @commands.command()
@@ -357,7 +356,8 @@ def _model(settings: Config, folder: str) -> models.Model:
         if settings.engine.model not in known:
             if settings.engine.models_folder and not os.path.exists(os.path.join(folder, models.MANIFEST)):
                 raise NoModelError(
-                    f"engine.model: {settings.engine.model!r} did not come along, and there is no {models.MANIFEST} in {folder}",
+                    f"engine.model: {settings.engine.model!r} is none of those that came along, "
+                    f"and there is no {models.MANIFEST} in {folder}",
                     "mount that folder or correct engine.models_folder; `dropscale models list` shows what there is",
                 )
             raise ConfigError(
@@ -377,31 +377,6 @@ def _exit_on_signals() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-
-
-def _failed_paths(paths: Sequence[str], failed_folder: str) -> list[str]:
-    """Paths below the failed folder: all, or those named; a folder stands for what is below it."""
-    below = []
-    for path in paths or [failed_folder]:
-        full = os.path.abspath(path) if os.path.lexists(path) else os.path.join(failed_folder, path)
-        parent, name = os.path.split(full)
-        full = os.path.normpath(os.path.join(os.path.realpath(parent), name.removesuffix(REASON_SUFFIX)))
-        relative = os.path.relpath(full, failed_folder)
-        if relative == os.pardir or relative.startswith(os.pardir + os.sep):
-            raise UsageError(
-                f"{display(path)} is not in {failed_folder}", "name failed pictures; see `dropscale status`"
-            )
-        if os.path.isdir(full) and not os.path.islink(full):
-            below += [os.path.relpath(found, failed_folder) for found in _pictures_below(full)]
-        else:
-            below.append(relative)
-    return below
-
-
-def _pictures_below(folder: str) -> list[str]:
-    found = [os.path.join(current, name) for current, _, names in os.walk(folder) for name in names]
-    # what lies there without a reason is not ours
-    return sorted(path for path in found if os.path.lexists(path + REASON_SUFFIX))
 
 
 def _exit_code(outcome: Outcome) -> int:

@@ -118,7 +118,8 @@ def _fetch(collection: "Collection", name: str) -> None:
 
     upstream = models.read_catalogue().get(name)
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=upstream.bytes if upstream else None)
         found, notes = collection.fetch(name, lambda have: progress.update(task, completed=have))
     _tell(found, notes)
@@ -198,7 +199,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         )
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=400)  # wider than any address: what reads a pipe wants a line for each
     console.print(table)
 
 

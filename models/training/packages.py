@@ -109,13 +109,14 @@ def resource_entries(archive: bytes) -> Iterator[tuple[str, bytes]]:
     nodes = [(tree, "")]
     while nodes:
         node, path = nodes.pop()
-        flags, *children = struct.unpack_from(">H2I", archive, node + 4)
+        # Of a folder: how many nodes are in it, and the first one's number. Of a file: its language, and where it is.
+        flags, count, first = struct.unpack_from(">H2I", archive, node + 4)
         if flags & 2:
-            for number in range(children[1], sum(children)):
+            for number in range(first, first + count):
                 child = tree + number * node_size
                 nodes.append((child, f"{path}/{_resource_name(archive, names, child)}"))
         else:
-            start = contents + struct.unpack_from(">I", archive, node + 10)[0]
+            start = contents + first
             size = struct.unpack_from(">I", archive, start)[0]
             content = archive[start + 4 : start + 4 + size]
             # Qt writes the size of the unpacked content before what zlib made.
@@ -153,6 +154,6 @@ def _run(*command: str, folder: str | None = None) -> str:
             "for example in a container."
         ) from error
     if done.returncode:
-        words = [line for line in done.stderr.splitlines() if not line.startswith("W:")]
-        raise PackageError("; ".join(words) or f"{command[0]} ended with {done.returncode}")
+        words = [line.removeprefix("E: ") for line in done.stderr.splitlines() if not line.startswith("W:")]
+        raise PackageError("; ".join(words).rstrip(".") or f"{command[0]} ended with {done.returncode}")
     return done.stdout

@@ -2,13 +2,14 @@
 
     python models/training/photographs.py FOLDER
 
-needs Debian, about 750 MB to download, and 2 GB in FOLDER meanwhile. It goes on where it was stopped, and once all are
-there it needs no network.
+needs Debian, downloads about 750 MB, and takes 1 GB in FOLDER meanwhile, of which 200 MB stay. It goes on where it was
+stopped; once all are there it needs neither Debian nor a network.
 
 `photographs.tsv` says where each is from, under which licence, and whom to credit: only such are in it as ask for no
 more than credit, so that the weights carry no question of share-alike.
 """
 
+import argparse
 import csv
 import hashlib
 import itertools
@@ -58,14 +59,14 @@ def load_manifest(path: str = MANIFEST) -> list[Photograph]:
     """All photographs, by name."""
     with open(path, encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file, "excel-tab", quoting=csv.QUOTE_NONE)
-    return [Photograph(*row[:8], *map(int, row[8:])) for row in rows]
+    return [Photograph._make([*row[:8], *map(int, row[8:])]) for row in rows]
 
 
 def fetch(folder: str, manifest: str = MANIFEST) -> None:
     """Put the photographs that are not there into `folder`, one package after the other.
 
     Raises:
-        PackageError: some can't be had; those of the other packages are there nevertheless.
+        PackageError: some can't be had; those that could are there nevertheless.
     """
     missing = [photograph for photograph in load_manifest(manifest) if not _is_there(photograph, folder)]
     if not missing:
@@ -100,7 +101,7 @@ def take_out(package: Package, photographs: Iterable[Photograph], folder: str) -
 
 
 def _fetch_from(release: Release, name: str, wanted: list[Photograph], folder: str, room: str) -> list[str]:
-    sys.stdout.write(f"{name}: {len(wanted)} photographs\n")
+    sys.stdout.write(f"{len(wanted)} from {name}\n")
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(dir=room) as own:
         try:
@@ -132,12 +133,12 @@ def _grouped(photographs: Iterable[Photograph], attribute: str) -> Iterator[tupl
 
 def main() -> None:
     """The command."""
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python models/training/photographs.py FOLDER")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="FOLDER")
     try:
-        fetch(sys.argv[1])
+        fetch(parser.parse_args().folder)
     except (PackageError, OSError) as error:
-        sys.exit(f"{error}")
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def enlarge(picture, network, pixels=768 * 1024, *, fixed=False):
 
 def load_network(name, precision="auto"):
     """A network in the runtime called `name`; skips where that is not installed."""
-    from sr_engine import models, runtimes
+    from sr_engine import runtimes
     from sr_engine.loading import Choice, load
 
     options = runtimes.Options(precision=precision)

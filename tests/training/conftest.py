@@ -1,7 +1,6 @@
-"""The training's modules are no package: they are found the way they find each other."""
+"""The modules of models/training are no package: they import each other by name."""
 
 import sys
+from pathlib import Path
 
-from harness import ROOT
-
-sys.path.insert(0, str(ROOT / "models" / "training"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "models" / "training"))

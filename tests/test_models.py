@@ -1,0 +1,299 @@
+"""`dropscale models`: what is listed, verified, added from disk and fetched, through the installed command."""
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import yaml
+from harness import ROOT, Site, complaint, dropscale, photo
+from onnx import TensorProto, helper, numpy_helper
+
+SHARED_MODELS = ROOT.parent / "shared" / "models"
+BUNDLED = ROOT / "models" / "edsr-lite-x3.onnx"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a config that keeps models in `own`, and reaches no network but loopback."""
+    (tmp_path / "config.yaml").write_text("engine:\n  models_folder: own\n")
+    return tmp_path
+
+
+def models(place: Path, *arguments: str) -> Any:
+    """The command, the network shut but for loopback."""
+    shut = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+    return dropscale(place, "models", *arguments, **shut)
+
+
+def listed(place: Path) -> dict[str, dict[str, Any]]:
+    done = models(place, "list", "--json")
+    assert done.returncode == 0, done.stderr
+    return {row["name"]: row for row in json.loads(done.stdout)}
+
+
+def network(path: Path, *, scale: int = 2, channels: int = 3, side: int = 3, tail: str = "", **fields: Any) -> Path:
+    """A network that blurs with a box of `side` and repeats each pixel: written by hand, as others' exporters do."""
+    box = np.zeros((channels * scale**2, channels, side, side), np.float32)
+    for output in range(channels * scale**2):
+        box[output, output // scale**2] = 1 / side**2
+    nodes = [
+        helper.make_node("Conv", ["in", "box"], ["wide"], pads=[side // 2] * 4),
+        helper.make_node("DepthToSpace", ["wide"], ["out"], blocksize=scale, mode="CRD"),
+    ]
+    if tail == "average":
+        nodes[1].output[0] = "large"
+        nodes += [
+            helper.make_node("GlobalAveragePool", ["large"], ["mean"]),
+            helper.make_node("Add", ["large", "mean"], ["out"]),
+        ]
+    size = fields.get("size", ["h", "w"])
+    graph = helper.make_graph(
+        nodes,
+        "others",
+        [helper.make_tensor_value_info("in", fields.get("kind", TensorProto.FLOAT), [1, channels, *size])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, channels, "oh", "ow"])],
+        [numpy_helper.from_array(box, "box")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+# list and verify
+
+
+def test_the_list_names_all_that_is_here_and_all_that_can_be_fetched(place: Path) -> None:
+    rows = listed(place)
+    lite = rows["edsr-lite-x3"]
+    assert lite["installed"]
+    assert lite["used"]
+    assert lite["bytes"] == BUNDLED.stat().st_size
+    assert lite["licence"] == "Apache-2.0"
+    assert rows["opencv-edsr-x3"] | {"source": ""} == {
+        "name": "opencv-edsr-x3",
+        "scale": 3,
+        "bytes": 38524784,
+        "mflop_per_pixel": rows["opencv-edsr-x3"]["mflop_per_pixel"],
+        "set5_psnr": None,
+        "installed": False,
+        "used": False,
+        "licence": "Apache-2.0",
+        "source": "",
+        "folder": None,
+    }
+    shown = models(place, "list").stdout
+    for name, row in rows.items():
+        line = next(line for line in shown.splitlines() if f" {name} " in line)
+        assert (" yes " in line, " fetch " in line) == (row["installed"], not row["installed"])
+        assert f" x{row['scale']} " in line
+        assert row["source"] in line
+
+
+def test_the_list_needs_no_config(tmp_path: Path) -> None:
+    assert "edsr-lite-x3" in models(tmp_path, "list").stdout
+
+
+def test_verify_tells_good_from_bad(place: Path) -> None:
+    assert models(place, "verify").returncode == 0
+    assert models(place, "add", str(network(place / "others.onnx"))).returncode == 0
+    done = models(place, "verify")
+    assert done.returncode == 0
+    assert sum(line.startswith("ok ") for line in done.stdout.splitlines()) == len(done.stdout.splitlines()) >= 2
+    (weights,) = (place / "own").glob("others-*.onnx")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = models(place, "verify")
+    assert done.returncode == 3
+    (bad,) = (line for line in done.stdout.splitlines() if line.startswith("BAD"))
+    assert str(weights) in bad
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in bad
+    weights.unlink()
+    assert "No such file" in models(place, "verify").stdout
+    assert " MISSING " in models(place, "list").stdout
+
+
+# add
+
+
+def test_a_network_of_others_enlarges_pictures(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    source = network(tmp_path / "My Network.v2.onnx", scale=2)
+    site = make_site(engine={"models_folder": str(tmp_path / "own"), "model": "my-network.v2"})
+    done = site.run("models", "add", str(source), "--licence", "MIT")
+    assert done.returncode == 0, done.stderr
+    assert "found by trying: x2, values 0 .. " in done.stdout
+    assert "halo 1 pixels" in done.stdout
+    entry = yaml.safe_load((tmp_path / "own" / "models.yaml").read_text())["models"]["my-network.v2"]
+    assert entry["scale"] == 2
+    assert entry["halo"] == 1
+    assert entry["licence"] == "MIT"
+    assert entry["source"] == str(source)
+    site.drop("a.png", photo(1, 30, 20))
+    assert site.once().returncode == 0
+    result = cv2.imread(str(site.outbox / "a.png"))
+    original = cv2.imdecode(np.frombuffer(photo(1, 30, 20), np.uint8), cv2.IMREAD_COLOR)
+    expected = cv2.blur(original.astype(np.float32), (3, 3), borderType=cv2.BORDER_CONSTANT).repeat(2, 0).repeat(2, 1)
+    assert result.shape == expected.shape
+    assert np.abs(result - expected).max() <= 1
+
+
+def test_what_is_found_out_of_the_model_that_came_along_is_what_its_manifest_says(place: Path) -> None:
+    done = models(place, "add", str(BUNDLED), "--name", "again", "--algorithm", "edsr")
+    assert done.returncode == 0, done.stderr
+    bundled = yaml.safe_load((ROOT / "models" / "models.yaml").read_text())["models"]["edsr-lite-x3"]
+    again = yaml.safe_load((place / "own" / "models.yaml").read_text())["models"]["again"]
+    for key in ("scale", "color", "value_range", "halo", "features", "algorithm"):
+        assert again[key] == bundled[key], key
+
+
+def test_brightness_alone(place: Path) -> None:
+    done = models(place, "add", str(network(place / "luma.onnx", channels=1, scale=3, side=5)))
+    assert done.returncode == 0, done.stderr
+    entry = yaml.safe_load((place / "own" / "models.yaml").read_text())["models"]["luma"]
+    assert (entry["color"], entry["scale"], entry["halo"]) == ("y", 3, 2)
+
+
+def test_a_fixed_size_is_set_free(place: Path) -> None:
+    done = models(place, "add", str(network(place / "fixed.onnx", size=[64, 64])))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"tail": "average"}, "depends on more than 192 pixels around it, perhaps on the whole picture"),
+        ({"channels": 4}, "takes float 1x4xhxw; what is needed is a float32 picture NCHW of 1 or 3 channels"),
+        ({"kind": TensorProto.FLOAT16}, "takes float16 1x3xhxw; what is needed is a float32 picture NCHW"),
+        ({"scale": 1}, "each side 2 to 8 times as long"),
+    ],
+)
+def test_what_is_no_network_for_us_is_refused(place: Path, fields: dict[str, Any], reason: str) -> None:
+    source = network(place / "odd.onnx", **fields)
+    message = complaint(models(place, "add", str(source)), 3)
+    assert "odd.onnx" in message
+    assert reason in message
+    assert not list((place / "own").glob("*.onnx")) + list((place / "own").glob(".odd*"))
+    assert "odd" not in listed(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.onnx", b"", "is empty"),
+        ("noise.onnx", b"\x08" + os.urandom(5000), "is not a sound ONNX model"),
+        ("cut.onnx", BUNDLED.read_bytes()[:-1000], "is not a sound ONNX model"),
+        ("weights.pth", b"PK\x03\x04" + bytes(100), "may hold programs and are not read: export the network to ONNX"),
+        ("weights.pkl", b"\x80\x04cos\nsystem\n(S'touch hacked'\ntR.", "may hold programs and are not read"),
+        ("cut.pb", b"\x0a" + bytes(100), "is not a whole frozen TensorFlow graph"),
+    ],
+)
+def test_files_of_other_kinds_are_refused(place: Path, name: str, content: bytes, reason: str) -> None:
+    (place / name).write_bytes(content)
+    message = complaint(models(place, "add", name), 3)
+    assert name in message
+    assert reason in message
+    assert not (place / "hacked").exists()
+
+
+def test_weights_outside_of_the_file_are_refused(place: Path) -> None:
+    """They name paths, and whoever made the file would choose what is read."""
+    inside = onnx.load(network(place / "inside.onnx"))
+    onnx.save(
+        inside,
+        place / "outside.onnx",
+        save_as_external_data=True,
+        size_threshold=0,
+        location="/etc/passwd"[1:].replace("/", "-"),
+    )
+    assert "keeps its weights in other files" in complaint(models(place, "add", "outside.onnx"), 3)
+
+
+def test_names(place: Path) -> None:
+    source = str(network(place / "others.onnx"))
+    assert "came with dropscale" in complaint(models(place, "add", source, "--name", "edsr-lite-x3"), 2)
+    assert "cannot be a model's name" in complaint(models(place, "add", source, "--name", "../up"), 2)
+    assert "there is no file" in complaint(models(place, "add", "nothing.onnx"), 2)
+    assert "not 3 times as --scale says" in complaint(models(place, "add", source, "--scale", "3"), 3)
+
+
+def test_adding_again_replaces(place: Path) -> None:
+    for side in (3, 5):
+        done = models(place, "add", str(network(place / "others.onnx", side=side)))
+        assert done.returncode == 0, done.stderr
+    assert len(list((place / "own").glob("*.onnx"))) == 1
+    assert yaml.safe_load((place / "own" / "models.yaml").read_text())["models"]["others"]["halo"] == 2
+
+
+# fetch
+
+
+@pytest.fixture
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server on loopback and the folder that it serves."""
+    folder = tmp_path_factory.mktemp("mirror")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.skipif(not SHARED_MODELS.is_dir(), reason="the upstream files are not here")
+@pytest.mark.parametrize(("name", "file"), [("opencv-fsrcnn-x3", "FSRCNN_x3.pb"), ("opencv-espcn-x3", "ESPCN_x3.pb")])
+def test_the_real_files_are_fetched_checked_and_converted(
+    place: Path, mirror: tuple[str, Path], name: str, file: str
+) -> None:
+    address, folder = mirror
+    shutil.copy(SHARED_MODELS / file, folder)
+    (place / "config.yaml").write_text(f"engine:\n  models_folder: own\n  model_mirrors: [{address}]\n")
+    done = models(place, "fetch", name)
+    assert done.returncode == 0, done.stderr
+    assert f"{name} is installed" in done.stdout
+    row = listed(place)[name]
+    assert row["installed"]
+    assert row["licence"] == "Apache-2.0"
+    assert row["source"].endswith(file)
+    assert models(place, "verify").returncode == 0
+    assert {path.suffix for path in (place / "own").iterdir() if path.name != ".lock"} == {".onnx", ".yaml"}
+    (place / "a.png").write_bytes(photo(1, 30, 20))
+    done = dropscale(place, "upscale", "a.png", "-o", "out", "--model", name)
+    assert done.returncode == 0, done.stderr
+    assert cv2.imread(str(place / "out" / "a.png")).shape == (60, 90, 3)
+
+
+def test_a_wrong_file_is_refused_with_what_was_expected(place: Path, mirror: tuple[str, Path]) -> None:
+    address, folder = mirror
+    (place / "config.yaml").write_text(f"engine:\n  models_folder: own\n  model_mirrors: [{address}/]\n")
+    (folder / "EDSR_x3.pb").write_bytes(b"\x0a not it")
+    message = complaint(models(place, "fetch", "opencv-edsr-x3"), 3)
+    assert f"{address}/EDSR_x3.pb: 8 bytes, expected 38524784" in message
+    assert "https://raw.githubusercontent.com" in message
+    assert "opencv-edsr-x3" in message
+    assert not listed(place)["opencv-edsr-x3"]["installed"]
+
+
+def test_only_what_is_in_the_catalogue_is_fetched(place: Path) -> None:
+    message = complaint(models(place, "fetch", "nonsense"), 2)
+    assert "opencv-edsr-x3" in message
+
+
+# auto
+
+
+@pytest.mark.parametrize(("device", "model"), [("cpu", "edsr-lite-x3"), ("cuda", "edsr-x3"), ("gpu:1", "edsr-x3")])
+def test_auto_is_the_light_one_on_a_cpu_and_the_large_one_on_a_gpu(tmp_path: Path, device: str, model: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"engine:\n  device: {device}\n")
+    rows = listed(tmp_path)
+    assert rows["edsr-x3"]["mflop_per_pixel"] > rows["edsr-lite-x3"]["mflop_per_pixel"]
+    assert [name for name, row in rows.items() if row["used"]] == [model]
