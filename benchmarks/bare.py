@@ -1,6 +1,5 @@
 """What the engine is compared with: inference alone, on arrays that are in memory already."""
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -69,23 +68,27 @@ def torch_eager(precision: str, weights: str) -> Inference:
     import torch  # noqa: PLC0415
     from torch.nn import functional  # noqa: PLC0415
 
-    tensors = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(weights).graph.initializer}
+    graph = onnx.load(weights).graph
+    arrays = {each.name: onnx.numpy_helper.to_array(each).copy() for each in graph.initializer}
     last = torch.channels_last
-    for name, array in tensors.items():
-        tensor = torch.from_numpy(array.copy())
-        tensors[name] = tensor.contiguous(memory_format=last) if tensor.ndim == 4 else tensor
-    blocks = sum(re.fullmatch(r"block\d+_conv1_w", name) is not None for name in tensors)
+    layers = [
+        (
+            torch.from_numpy(arrays[node.input[1]]).contiguous(memory_format=last),
+            torch.from_numpy(arrays[node.input[2]]),
+        )
+        for node in graph.node
+        if node.op_type == "Conv"
+    ]
 
-    def convolve(name: str, values: torch.Tensor) -> torch.Tensor:
-        return functional.conv2d(values, tensors[f"{name}_w"], tensors[f"{name}_b"], padding=1)
+    def convolve(layer: int, values: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(values, *layers[layer], padding=1)
 
     def enlarge(values: torch.Tensor) -> torch.Tensor:
-        head = features = convolve("head", values)
-        for block in range(blocks):
-            inner = functional.relu_(convolve(f"block{block}_conv1", features))
-            features = features + convolve(f"block{block}_conv2", inner)
-        features = convolve("body_end", features) + head
-        detail = functional.pixel_shuffle(convolve("tail", features), 3)
+        head = features = convolve(0, values)
+        for first in range(1, len(layers) - 2, 2):
+            features = features + convolve(first + 1, functional.relu_(convolve(first, features)))
+        features = convolve(-2, features) + head
+        detail = functional.pixel_shuffle(convolve(-1, features), 3)
         return detail + functional.interpolate(values, scale_factor=3, mode="nearest")
 
     def infer(tile: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from pathlib import Path
 import bare
 import cv2
 import figures
+import networks
 import numpy as np
 import quality
 from conversation import MODEL, Engine
@@ -28,6 +29,7 @@ from figures import in_turns, ratio, speed
 from photographs import Photographs, pixels_of
 
 from sr_engine import models, tiles
+from sr_engine.network import Network
 
 REDUCED = (("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "fp16"), ("onnx", "fp32"), ("onnx", "fp16"))
 TILES = ((256, 256), (512, 512), (768, 1024))
@@ -53,13 +55,13 @@ class Setting:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.photographs = Photographs(options.photos)
         self.set5 = Path(options.set5) if options.set5 else None
-        self.runtimes = [name for name in quality.installed() if name in options.runtimes]
+        self.runtimes = [name for name in networks.installed() if name in options.runtimes]
         self.rounds = options.rounds
         self.folder = folder
         (folder / "batch").mkdir()
         self.pictures = self.photographs.batch(options.pictures, folder / "batch")
-        self.model = models.find(MODEL, models.default_folder())
-        self.weights = models.verify(self.model, models.default_folder())
+        found = models.find(MODEL)
+        self.model, self.weights = found.model, models.verify(found)
 
     def some(self) -> list[Path]:
         """A third of the batch, for sides that take long."""
@@ -155,7 +157,7 @@ def eager(setting: Setting) -> Iterator[str]:
     engines = [
         (runtime, precision)
         for runtime, precision in (*REDUCED[:2], ("opencv", "fp32"))
-        if quality.usable(runtime, precision)
+        if networks.usable(runtime, precision)
     ]
     sides += [lambda each=each: setting.engine_speed(pictures, *each) for each in engines]
     speeds = in_turns(setting.rounds, sides)
@@ -207,17 +209,17 @@ def start(setting: Setting) -> Iterator[str]:
 
 def precision(setting: Setting) -> Iterator[str]:
     """Each runtime and precision against OpenCV in fp32: the results, and how fast."""
-    kinds = [("opencv", "fp32"), *(each for each in REDUCED if quality.usable(*each))]
+    kinds = [("opencv", "fp32"), *(each for each in REDUCED if networks.usable(*each))]
     pictures = setting.some()
-    networks = [quality.network(*kind) for kind in kinds]
+    loaded = [networks.network(*kind) for kind in kinds]
     photographs = [cv2.imread(str(path)) for path in pictures if pixels_of([path]) < 0.5e6]
-    exact = [networks[0]([photograph])[0].astype(int) for photograph in photographs]
-    decibels = [quality.set5(each, setting.set5) for each in networks]
+    exact = [loaded[0]([photograph])[0].astype(int) for photograph in photographs]
+    decibels = [set5_psnr(each, setting.set5) for each in loaded]
     differences = [
         [np.abs(each([photograph])[0] - result) for photograph, result in zip(photographs, exact, strict=True)]
-        for each in networks
+        for each in loaded
     ]
-    for each in networks:
+    for each in loaded:
         each.close()
     sides = [lambda kind=kind: setting.engine_speed(pictures, *kind) for kind in kinds]
     speeds = in_turns(setting.rounds, sides)
@@ -287,6 +289,14 @@ def one_start(runtime: str, picture: Path, results: Path) -> dict[str, float]:
     }
 
 
+def set5_psnr(network: Network, folder: Path | None) -> float:
+    """Mean of the five pictures in dB; 0 where they are not here."""
+    if folder is None:
+        return 0.0
+    # the network's pictures are blue, green, red
+    return quality.judge(lambda picture: network([picture[:, :, ::-1]])[0][:, :, ::-1], quality.pairs(folder)).psnr
+
+
 def precision_of(runtime: str) -> str:
     """What the engine chooses."""
     engine = Engine(runtime)
@@ -314,7 +324,7 @@ def main() -> None:
     parser.add_argument("--photos", help="a folder with photographs (jpg, png); else docs/bee.jpg")
     parser.add_argument("--set5", help="a folder with HR/ and LRx3/ of Set5, for the PSNR")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), metavar="PART,...")
-    parser.add_argument("--runtimes", type=lambda text: text.split(","), default=quality.RUNTIMES, metavar="NAME,...")
+    parser.add_argument("--runtimes", type=lambda text: text.split(","), default=networks.RUNTIMES, metavar="NAME,...")
     parser.add_argument("--rounds", type=int, default=3, help="of each comparison")
     parser.add_argument("--pictures", type=int, default=24, help="in the batch")
     parser.add_argument("--update", type=Path, metavar="PAGE", help="put the tables there, too")

@@ -151,7 +151,7 @@ def _run(runtime: runtimes.Runtime, values: Values) -> Values:
 
 def _scale(runtime: runtimes.Runtime, channels: int) -> int:
     """How much larger the output is, the same for two sizes and for a batch of two."""
-    found = set()
+    found: set[int] = set()
     for number, height, width in ((1, *_SIDES), (2, *reversed(_SIDES))):
         shape = _run(runtime, np.full((number, channels, height, width), 0.5, np.float32)).shape
         scale = shape[-1] // width

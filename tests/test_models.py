@@ -283,6 +283,18 @@ def test_a_wrong_file_is_refused_with_what_was_expected(place: Path, mirror: tup
     assert not listed(place)["opencv-edsr-x3"]["installed"]
 
 
+@pytest.mark.skipif(not SHARED_MODELS.is_dir(), reason="the upstream files are not here")
+def test_a_file_from_disk_that_others_publish_has_to_be_that_file(place: Path) -> None:
+    data = (SHARED_MODELS / "ESPCN_x3.pb").read_bytes()
+    (place / "ESPCN_x3.pb").write_bytes(data)
+    assert models(place, "add", "ESPCN_x3.pb").returncode == 0
+    assert listed(place)["opencv-espcn-x3"]["licence"] == "Apache-2.0"
+    (place / "ESPCN_x3.pb").write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    message = complaint(models(place, "add", "ESPCN_x3.pb"), 3)
+    assert hashlib.sha256(data).hexdigest() in message
+    assert "rename the file" in message
+
+
 def test_only_what_is_in_the_catalogue_is_fetched(place: Path) -> None:
     message = complaint(models(place, "fetch", "nonsense"), 2)
     assert "opencv-edsr-x3" in message

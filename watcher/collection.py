@@ -80,6 +80,7 @@ class Collection:
         """
         if not os.path.isfile(source):
             raise UsageError(f"there is no file {source}")
+        facts = {**_published(source), **{key: value for key, value in facts.items() if value is not None}}
         name = name or _name_of(source)
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
             raise UsageError(
@@ -146,7 +147,7 @@ class Collection:
             os.fsync(file.fileno())
         fields = msgspec.structs.asdict(adopted)
         del fields["notes"]
-        known = {"licence": "not known", **{key: value for key, value in facts.items() if value is not None}}
+        known = {"licence": "not known", **facts}
         # The digest is in the name: an engine that has just read the manifest finds the file that this one meant.
         file_name = f"{name}-{digest[:12]}.onnx"
         model = msgspec.convert({**fields, **known, "file": file_name, "sha256": digest}, Model)
@@ -175,6 +176,24 @@ class Collection:
             ) from error
         except ModelError as error:
             raise NoModelError(error.message, "see `dropscale models verify`") from error
+
+
+def _published(source: str) -> dict[str, object]:
+    """What the catalogue knows of a file, if it is one that others publish.
+
+    Raises:
+        NoModelError: it has the name of one and another content.
+    """
+    for upstream in models.read_catalogue().values():
+        if upstream.file == os.path.basename(source):
+            problem = Pin(upstream.bytes, upstream.sha256, upstream.git_blob).problem(source)
+            if problem:
+                raise NoModelError(
+                    f"{source} is not the file that {upstream.url} is: {problem}",
+                    "bring it again; if it is another model on purpose, rename the file",
+                )
+            return {"licence": upstream.licence, "set5_psnr": upstream.set5_psnr}
+    return {}
 
 
 def _name_of(source: str) -> str:

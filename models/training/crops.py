@@ -1,6 +1,7 @@
 """Training crops: detailed squares of the photographs, with their antialiased bicubic reductions."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,21 +33,29 @@ class Crops:
     detail: np.ndarray
 
 
-def load(folder: str, scale: int) -> Crops:
-    """Crops of the photographs in `folder`; cut once, kept there as `crops-x<scale>.npz`."""
+def load(folder: str, scale: int, listed: Iterable[photographs.Photograph] | None = None) -> Crops:
+    """Crops of the photographs in `folder`; cut once, kept there as `crops-x<scale>.npz`.
+
+    Args:
+        folder: where the photographs are.
+        scale: how much smaller the reductions are.
+        listed: which photographs; None: those of the manifest.
+    """
     cache = os.path.join(folder, f"crops-x{scale}.npz")
     if not os.path.exists(cache):
-        high, low, detail = (np.concatenate(part) for part in zip(*_cut_all(folder, scale), strict=True))
+        high, low, detail = (np.concatenate(part) for part in zip(*_cut_all(folder, scale, listed), strict=True))
         np.savez(cache + ".part.npz", high=high, low=low, detail=detail)
         os.replace(cache + ".part.npz", cache)
     with np.load(cache) as kept:
         return Crops(kept["high"], kept["low"], kept["detail"])
 
 
-def _cut_all(folder: str, scale: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _cut_all(
+    folder: str, scale: int, listed: Iterable[photographs.Photograph] | None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return [
         _cut(_sharp(os.path.join(folder, photograph.file), photograph.downscale, scale), scale)
-        for photograph in photographs.load_manifest()
+        for photograph in (photographs.load_manifest() if listed is None else listed)
     ]
 
 

@@ -6,14 +6,12 @@ import os
 import string
 from pathlib import Path
 
+import evaluation
 import msgspec
-import numpy as np
 import yaml
 from network import Edsr, FoldedConvolution
-from PIL import Image
 from recipes import WARM_UP_STEPS, Recipe
 
-import sr_engine
 from sr_engine import graphs, models
 
 _FOLDER = Path(__file__).resolve().parent.parent
@@ -62,7 +60,7 @@ def publish(name: str, recipe: Recipe, network: Edsr, history: str, set5: Path |
     )
     _enter(name, model)
     if set5:
-        model = msgspec.structs.replace(model, set5_psnr=round(set5_psnr(name, set5), 2))
+        model = msgspec.structs.replace(model, set5_psnr=round(evaluation.of_model(name, set5), 2))
         _enter(name, model)
     (_FOLDER / f"{name}.md").write_text(_card(name, recipe, model, facts, history), encoding="utf-8")
     return f"{name}: {len(data)} bytes, {model.set5_psnr} dB on Set5"
@@ -84,23 +82,6 @@ def onnx_of(network: Edsr) -> bytes:
     return writer.finish(
         writer.add(detail, writer.nearest(graphs.INPUT, network.scale)), channels=3, scale=network.scale
     )
-
-
-def set5_psnr(name: str, folder: Path) -> float:
-    """Mean PSNR on luma in dB of what the engine makes of `LRx<scale>`, as benchmarks/quality.py defines it."""
-    decibels = []
-    scale = models.find(name).model.scale
-    for path in sorted((folder / "HR").iterdir()):
-        low, high = (_pixels(folder / part / path.name) for part in (f"LRx{scale}", "HR"))
-        result = sr_engine.upscale(low, model=name, precision="fp32", device="cpu")
-        error = (result.astype(float) - high) @ np.array([65.481, 128.553, 24.966]) / 255
-        decibels.append(10 * np.log10(255**2 / (error[scale:-scale, scale:-scale] ** 2).mean()))
-    return float(np.mean(decibels))
-
-
-def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def _enter(name: str, model: models.Model) -> None:

@@ -34,7 +34,7 @@ WARM_UP_STEPS = 200
 
 RECIPES = {
     "edsr-lite-x3": Recipe(blocks=16, features=32, steps=26_000),
-    "edsr-lite-x3-photo": Recipe(16, 32, steps=5_000, rate=4e-4, begins_with="edsr-lite-x3", degraded=True),
+    "edsr-lite-x3-photo": Recipe(16, 32, steps=4_000, rate=4e-4, begins_with="edsr-lite-x3", degraded=True),
     "edsr-x3": Recipe(blocks=16, features=64, steps=9_000, rate=6e-4),
-    "edsr-x3-photo": Recipe(16, 64, steps=2_500, rate=3e-4, begins_with="edsr-x3", degraded=True),
+    "edsr-x3-photo": Recipe(16, 64, steps=2_000, rate=3e-4, begins_with="edsr-x3", degraded=True),
 }

@@ -15,15 +15,17 @@ import time
 from pathlib import Path
 
 import crops
+import evaluation
 import numpy as np
 import torch
 from batches import batches
 from export import publish
 from network import Edsr
-from PIL import Image
 from recipes import RECIPES, WARM_UP_STEPS, Recipe
 from torch import Tensor
 from torch.nn import functional
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 _AVERAGE_DECAY = 0.999
 _LARGEST_GRADIENT = 1.0
@@ -100,24 +102,6 @@ class Training:
         return self.recipe.rate * 0.5 * (1 + float(np.cos(np.pi * min(done, 1))))
 
 
-def set5_psnr(network: Edsr, folder: Path) -> float:
-    """Mean PSNR on luma of the five pictures in dB, without a border of `scale` pixels, as papers measure it."""
-    decibels = []
-    for path in sorted((folder / "HR").iterdir()):
-        low, high = (_pixels(folder / part / path.name) for part in (f"LRx{network.scale}", "HR"))
-        with torch.inference_mode():
-            enlarged = network(torch.from_numpy(low).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0).numpy() * 255
-        error = (np.clip(np.rint(enlarged), 0, 255) - high) @ np.array([65.481, 128.553, 24.966]) / 255
-        inner = error[network.scale : -network.scale, network.scale : -network.scale]
-        decibels.append(10 * np.log10(255**2 / (inner**2).mean()))
-    return float(np.mean(decibels))
-
-
-def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), np.float32)
-
-
 def train(
     name: str, recipe: Recipe, photographs: str, work: str, set5: Path | None, seed: int = 1
 ) -> tuple[Edsr, float]:
@@ -139,8 +123,8 @@ def train(
         if now - kept > _SECONDS_BETWEEN_CHECKPOINTS or training.steps == recipe.steps:
             training.seconds, began, kept = training.seconds + now - began, now, now
             training.save(checkpoint)
-            quality = f"{set5_psnr(training.averaged(), set5):.3f} dB" if set5 else ""
-            sys.stderr.write(f"{name} {training.steps} steps {training.seconds:.0f} s loss {loss:.5f} {quality}\n")
+            decibels = f"{evaluation.of_network(training.averaged(), set5):.3f} dB" if set5 else ""
+            sys.stderr.write(f"{name} {training.steps} steps {training.seconds:.0f} s loss {loss:.5f} {decibels}\n")
     return training.averaged(), training.seconds
 
 
