@@ -74,10 +74,13 @@ class Luma:
     def pixels(self, values: Values, tile: Plane) -> Plane:
         """See `Colours.pixels`."""
         height, width = tile.shape[:2]
-        chroma = cv2.cvtColor(tile, cv2.COLOR_BGR2YCrCb)[:, :, 1:].astype(np.float32)
-        chroma = cv2.resize(chroma, (width * self._scale, height * self._scale), interpolation=cv2.INTER_LINEAR)
-        luma = _levels(values, self._range, tile)[0]
-        merged = cv2.merge([luma, *(np.rint(plane).astype(tile.dtype) for plane in cv2.split(chroma))])
+        size, largest = (width * self._scale, height * self._scale), np.float32(_largest(tile))
+        chroma = []
+        for plane in cv2.split(cv2.cvtColor(tile, cv2.COLOR_BGR2YCrCb))[1:]:
+            # On 0 .. 1 and each by itself, as in dnn_superres: halves are then rounded to the same side.
+            enlarged = cv2.resize(plane.astype(np.float32) * (1 / largest), size, interpolation=cv2.INTER_LINEAR)
+            chroma.append(np.rint(enlarged * largest).astype(tile.dtype))
+        merged = cv2.merge([_levels(values, self._range, tile)[0], *chroma])
         result: Plane = cv2.cvtColor(merged, cv2.COLOR_YCrCb2BGR)
         return result
 

