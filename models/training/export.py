@@ -113,9 +113,8 @@ def _card(name: str, recipe: Recipe, model: models.Model, facts: graphs.Facts, h
         quality="not measured" if model.set5_psnr is None else f"{model.set5_psnr:.2f} dB (bicubic: 30.40 dB)",
         sha256=model.sha256,
         use=_FOR_DEGRADED if recipe.degraded else _FOR_CLEAN,
-        rate=f"{recipe.rate:g}",
+        cycles=" then ".join(f"{steps:,} at {rate:g}" for steps, rate in recipe.cycles),
         warm_up=WARM_UP_STEPS,
-        steps=f"{recipe.steps:,}",
         begins=f"the averaged weights of {recipe.begins_with}" if recipe.begins_with else "chance",
         history=history,
     )

@@ -1,6 +1,9 @@
 """The networks that are trained, and how long."""
 
+import math
 from dataclasses import dataclass
+
+WARM_UP_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -10,8 +13,8 @@ class Recipe:
     Attributes:
         blocks: residual blocks.
         features: channels of each convolution.
-        steps: of the optimiser.
-        rate: highest learning rate; it rises over `WARM_UP_STEPS`, then falls along a cosine to nothing.
+        cycles: one after the other: steps of the optimiser, and the highest learning rate. In each the rate rises over
+            `WARM_UP_STEPS`, then falls along a cosine to nothing.
         begins_with: the recipe whose weights it begins with; None begins with chance.
         degraded: whether the input is blurred, noisy and compressed as JPEG.
         scale: output pixels per input pixel along each side.
@@ -21,20 +24,32 @@ class Recipe:
 
     blocks: int
     features: int
-    steps: int
-    rate: float = 8e-4
+    cycles: tuple[tuple[int, float], ...]
     begins_with: str | None = None
     degraded: bool = False
     scale: int = 3
     batch: int = 16
     patch: int = 48
 
+    @property
+    def steps(self) -> int:
+        """Of all cycles."""
+        return sum(steps for steps, _ in self.cycles)
 
-WARM_UP_STEPS = 200
+    def rate(self, step: int) -> float:
+        """The learning rate at a step, from 0."""
+        for steps, highest in self.cycles:
+            if step < steps:
+                rising = (step + 1) / WARM_UP_STEPS
+                falling = 0.5 + 0.5 * math.cos(math.pi * (step - WARM_UP_STEPS) / max(steps - WARM_UP_STEPS, 1))
+                return highest * (rising if step < WARM_UP_STEPS else falling)
+            step -= steps
+        return 0.0
+
 
 RECIPES = {
-    "edsr-lite-x3": Recipe(blocks=16, features=32, steps=26_000),
-    "edsr-lite-x3-photo": Recipe(16, 32, steps=4_000, rate=4e-4, begins_with="edsr-lite-x3", degraded=True),
-    "edsr-x3": Recipe(blocks=16, features=64, steps=9_000, rate=6e-4),
-    "edsr-x3-photo": Recipe(16, 64, steps=2_000, rate=3e-4, begins_with="edsr-x3", degraded=True),
+    "edsr-lite-x3": Recipe(blocks=16, features=32, cycles=((26_000, 8e-4),)),
+    "edsr-lite-x3-photo": Recipe(16, 32, cycles=((4_000, 4e-4),), begins_with="edsr-lite-x3", degraded=True),
+    "edsr-x3": Recipe(blocks=16, features=64, cycles=((9_000, 6e-4), (4_000, 3e-4))),
+    "edsr-x3-photo": Recipe(16, 64, cycles=((1_200, 3e-4),), begins_with="edsr-x3", degraded=True),
 }

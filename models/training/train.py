@@ -16,12 +16,11 @@ from pathlib import Path
 
 import crops
 import evaluation
-import numpy as np
 import torch
 from batches import batches
 from export import publish
 from network import Edsr
-from recipes import RECIPES, WARM_UP_STEPS, Recipe
+from recipes import RECIPES, Recipe
 from torch import Tensor
 from torch.nn import functional
 
@@ -42,14 +41,14 @@ class Training:
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         # In place, so that the weights keep their names.
         self.network.compile()
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.rate, fused=True)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.rate(0), fused=True)
         self.steps = 0
         self.seconds = 0.0
 
     def step(self, low: Tensor, high: Tensor) -> Tensor:
         """One step of the optimiser; the mean absolute error before it."""
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = self.recipe.rate(self.steps)
         with torch.autocast(self.device.type, torch.bfloat16):
             enlarged = self.network(low)
         loss = functional.l1_loss(enlarged.float(), high)
@@ -95,12 +94,6 @@ class Training:
         self.network.load_state_dict(torch.load(path, map_location=self.device, weights_only=True)["average"])
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
-    def _rate(self) -> float:
-        if self.steps < WARM_UP_STEPS:
-            return self.recipe.rate * (self.steps + 1) / WARM_UP_STEPS
-        done = (self.steps - WARM_UP_STEPS) / max(self.recipe.steps - WARM_UP_STEPS, 1)
-        return self.recipe.rate * 0.5 * (1 + float(np.cos(np.pi * min(done, 1))))
-
 
 def train(
     name: str, recipe: Recipe, photographs: str, work: str, set5: Path | None, seed: int = 1
@@ -140,7 +133,7 @@ def main() -> None:
     given = parser.parse_args()
     recipe = RECIPES[given.name]
     if given.steps:
-        recipe = dataclasses.replace(recipe, steps=given.steps)
+        recipe = dataclasses.replace(recipe, cycles=((given.steps, recipe.cycles[0][1]),))
     os.makedirs(given.work, exist_ok=True)
     network, seconds = train(given.name, recipe, given.photographs, given.work, given.set5)
     history = f"That took {seconds / 60:.0f} minutes" + (f" on {given.machine}." if given.machine else ".")

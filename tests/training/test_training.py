@@ -133,7 +133,7 @@ def test_training_makes_progress_and_goes_on_where_it_stopped(folder: Path) -> N
     from recipes import Recipe
     from train import Training, train
 
-    recipe = Recipe(blocks=1, features=8, steps=40, batch=2, patch=24)
+    recipe = Recipe(blocks=1, features=8, cycles=((30, 1e-3), (10, 1e-4)), batch=2, patch=24)
     whole, _ = train("whole", recipe, str(folder), str(folder), None)
     (folder / "whole.pt").rename(folder / "half.pt")
     training = Training(recipe, torch.device("cpu"))
