@@ -224,6 +224,14 @@ def test_names(place: Path) -> None:
     assert "not 3 times as --scale says" in complaint(models(place, "add", source, "--scale", "3"), 3)
 
 
+def test_what_a_killed_one_left_is_cleared_away(place: Path) -> None:
+    (place / "own").mkdir()
+    (place / "own" / ".others.abc.onnx").write_bytes(b"half")
+    assert models(place, "add", str(network(place / "others.onnx"))).returncode == 0
+    assert {path.suffix for path in (place / "own").iterdir()} == {"", ".onnx", ".yaml"}
+    assert len(list((place / "own").glob(".*.onnx"))) == 0
+
+
 def test_adding_again_replaces(place: Path) -> None:
     for side in (3, 5):
         done = models(place, "add", str(network(place / "others.onnx", side=side)))

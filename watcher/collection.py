@@ -1,6 +1,7 @@
 """A user's own models: a folder with models.yaml and ONNX files, filled from the network or from disk."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -168,6 +169,8 @@ class Collection:
         try:
             os.makedirs(self.folder, exist_ok=True)
             with filelock.FileLock(os.path.join(self.folder, ".lock"), timeout=_ADOPTION_SECONDS):
+                for left in glob.glob(os.path.join(glob.escape(self.folder), ".*.onnx")):
+                    os.unlink(left)  # of one that was killed: under the lock nobody else has any
                 yield
         except OSError as error:
             raise EnvironmentFault(
