@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import string
+import textwrap
 from pathlib import Path
 
 import evaluation
@@ -100,9 +101,9 @@ def _enter(name: str, model: models.Model) -> None:
 
 
 def _card(name: str, recipe: Recipe, model: models.Model, facts: graphs.Facts, history: str) -> str:
-    """card.md, filled in."""
+    """card.md, filled in and wrapped."""
     template = string.Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
-    return template.substitute(
+    text = template.substitute(
         dataclasses.asdict(recipe),
         name=name,
         outputs=3 * recipe.scale**2,
@@ -118,3 +119,8 @@ def _card(name: str, recipe: Recipe, model: models.Model, facts: graphs.Facts, h
         begins=f"the averaged weights of {recipe.begins_with}" if recipe.begins_with else "chance",
         history=history,
     )
+    wrapped = [
+        part if part.startswith(("#", "|")) else textwrap.fill(part, 120, break_on_hyphens=False)
+        for part in text.strip().split("\n\n")
+    ]
+    return "\n\n".join(wrapped) + "\n"
