@@ -18,7 +18,7 @@ run: $(VENV)/dropscale.ready
 	exec $(BIN)/dropscale run
 
 test: $(VENV)/test.ready
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n 2 $(TESTS)
 
 lint: $(VENV)/test.ready
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ lint: $(VENV)/test.ready
 check: lint test
 
 slow: $(VENV)/test.ready
-	$(BIN)/pytest -m slow $(TESTS)
+	$(BIN)/pytest -n 2 -m slow $(TESTS)
 
 bench: $(VENV)/test.ready
 	$(BIN)/python benchmarks/watcher.py

@@ -8,6 +8,7 @@ Writes the ONNX file TARGET and, on stdout, one JSON object: `Adopted`, or {"pro
 import argparse
 import os
 import sys
+import traceback
 
 import msgspec
 
@@ -16,6 +17,10 @@ from sr_engine.models import Adopted, Color
 
 _MOST_BYTES = 2 << 30
 """Of a model file: protobuf has no larger ones."""
+
+_LEAST_RANGE, _LARGEST_RANGE = 1e-3, 65_535.0
+_NONSENSE = 14.0
+"""dB below bicubic interpolation."""
 
 # How protobuf begins: with the version of an ONNX model, or with the first node of a frozen graph.
 _ONNX, _FROZEN_GRAPH = b"\x08", b"\x0a"
@@ -35,6 +40,8 @@ def adopt(
     Raises:
         ModelError: it is no model that dropscale can use, or not what the arguments say of it.
     """
+    if value_range is not None and not _LEAST_RANGE <= value_range <= _LARGEST_RANGE:
+        raise ModelError(f"no network works on values 0 .. {value_range}")
     data = _read(source)
     name = os.path.basename(source)
     if data.startswith(_FROZEN_GRAPH):
@@ -87,6 +94,12 @@ def _onnx(
         f"found by trying: x{found.scale}, values 0 .. {found.value_range:g}, {halo}",
         f"a drawn picture comes out with {found.psnr:.2f} dB, by bicubic interpolation with {found.bicubic_psnr:.2f}",
     ]
+    if found.psnr < found.bicubic_psnr - _NONSENSE and not (color or value_range):
+        raise ModelError(
+            f"{name} makes nonsense of a drawn picture ({found.psnr:.1f} dB, bicubic interpolation "
+            f"{found.bicubic_psnr:.1f}): it works on other values than 0 .. 1 or 0 .. 255, or does not enlarge "
+            "pictures; --range says what it works on"
+        )
     if found.psnr < found.bicubic_psnr:
         notes.append(
             "that is worse than bicubic: look at a result before you trust it; --color and --range may be wrong"
@@ -125,6 +138,11 @@ def _write(target: str, network: bytes) -> None:
         raise ModelError(f"cannot write {target}: {error.strerror}") from error
 
 
+def _problem(sentence: str) -> bytes:
+    # A path may hold bytes that are no text.
+    return msgspec.json.encode({"problem": sentence.encode(errors="backslashreplace").decode()})
+
+
 def main() -> None:
     """Serve the command line; the answer goes to the original stdout, whatever libraries print elsewhere."""
     parser = argparse.ArgumentParser(prog="python -m sr_engine.adoption", description=__doc__)
@@ -140,7 +158,10 @@ def main() -> None:
     try:
         said = msgspec.json.encode(adopt(given.pop("source"), given.pop("target"), **given))
     except EngineError as error:
-        said = msgspec.json.encode({"problem": error.message})
+        said = _problem(error.message)
+    except Exception as error:  # libraries meet strange files in strange ways
+        traceback.print_exc()
+        said = _problem(f"{sys.argv[1]} cannot be examined ({type(error).__name__}: {error}): it may be damaged")
     with open(answer, "wb") as stream:
         stream.write(said)
     sys.exit(0)

@@ -177,7 +177,7 @@ def _read(path: str, kind: type[_Listing]) -> _Listing:
             return msgspec.convert(yaml.safe_load(file), kind)
     except OSError as error:
         raise ModelError(f"cannot read the models' manifest {path}: {error.strerror}") from error
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except (yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
         raise ModelError(f"the models' manifest {path} is broken: {error}") from error
 
 

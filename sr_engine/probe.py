@@ -1,6 +1,7 @@
 """What an unknown network does, found by running it: how much it enlarges, which values it takes, how far it looks."""
 
 import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -12,11 +13,14 @@ from sr_engine.colours import colours_of
 from sr_engine.errors import ModelError, UnusableEngine
 from sr_engine.models import Color, Model
 
-_REACHES = (16, 48, 96, 192)
-"""Distances to try, in input pixels. A network that looks farther cannot be cut into tiles of a bearable size."""
+_FARTHEST = 192
+"""Input pixels. A network that looks farther cannot be cut into tiles of a bearable size."""
 
 _INFLUENCE = 0.01
 """Levels of 255: what changes an output by less is of no consequence."""
+
+_MOST_SEAM = 0.5
+"""Levels of 255 by which a tile may differ from the whole: sums in another order differ by hundredths."""
 
 _SIDES = (48, 37)
 _RANGES = (1.0, 255.0)
@@ -57,7 +61,7 @@ def normalised(data: bytes, name: str) -> tuple[bytes, int]:
 
     try:
         model = onnx.load_model_from_string(data)
-        if any(tensor.external_data for tensor in model.graph.initializer):
+        if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model)):
             raise ModelError(f"{name} keeps its weights in other files: save the model as one file and add that")
         onnx.checker.check_model(model)
     except ModelError:
@@ -112,14 +116,27 @@ def probe(path: str, channels: int, *, color: Color | None = None, value_range: 
         }
         best = max(by_range, key=lambda candidate: by_range[candidate])
         felt = _felt_at_most(runtime, channels, scale, best)
+        with open(path, "rb") as file:
+            looks = reach.halo_of(file.read())
+        halo = 2 * felt + 1 if looks is None else max(looks, felt)
+        _check_tiles(runtime, channels, scale, best, halo)
         runtime.close()
     picture = _drawn(96 * scale)
     reduced = cv2.resize(picture, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
     bicubic = cv2.resize(reduced, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    with open(path, "rb") as file:
-        looks = reach.halo_of(file.read())
-    halo = 2 * felt + 1 if looks is None else max(looks, felt)
     return Probed(scale, seen, best, halo, looks is not None, by_range[best], float(cv2.PSNR(picture, bicubic)))
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in a protobuf message, however deep: weights, constants, those of branches and functions."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for part in value if isinstance(value, Sequence) else [value]:
+            if field.message_type.name == "TensorProto":
+                yield part
+            else:
+                yield from _tensors(part)
 
 
 def _described(value: Any) -> str:
@@ -154,7 +171,7 @@ def _scale(runtime: runtimes.Runtime, channels: int) -> int:
     found: set[int] = set()
     for number, height, width in ((1, *_SIDES), (2, *reversed(_SIDES))):
         shape = _run(runtime, np.full((number, channels, height, width), 0.5, np.float32)).shape
-        scale = shape[-1] // width
+        scale = shape[-1] // width if len(shape) == 4 else 0
         if shape != (number, channels, height * scale, width * scale) or scale not in _SCALES:
             raise ModelError(
                 f"it makes {'x'.join(map(str, shape))} of {number}x{channels}x{height}x{width}; "
@@ -198,29 +215,64 @@ def _felt_at_most(runtime: runtimes.Runtime, channels: int, scale: int, value_ra
     Raises:
         ModelError: too far for tiles.
     """
-    for most in _REACHES:
-        felt = max(_felt(runtime, channels, scale, value_range, most, axis) for axis in (2, 3))
-        if felt < most:
-            return felt
+    most = _FARTHEST
+    felt = max(_felt(runtime, channels, scale, value_range, most, axis) for axis in (2, 3))
+    if felt < most:
+        return felt
     raise ModelError(
-        f"each of its pixels depends on more than {_REACHES[-1]} pixels around it, perhaps on the whole picture: "
+        f"each of its pixels depends on more than {most} pixels around it, perhaps on the whole picture: "
         "it cannot be run in tiles"
     )
 
 
 def _felt(runtime: runtimes.Runtime, channels: int, scale: int, value_range: float, most: int, axis: int) -> int:
-    """The distance in input pixels from a changed edge to the last output that changed; `most` if it is as far."""
-    edge, rest = 16, 8
+    """The distance in input pixels from a changed edge to the farthest output that changed; `most` if it is as far."""
+    edge = 19  # no multiple of the strides and windows that networks have
     chance = np.random.default_rng(2)
     shape = [1, channels, 48, 48]
-    shape[axis] = edge + most + rest
+    shape[axis] = edge + 2 * _FARTHEST + 8
     plain = chance.uniform(0, value_range, shape).astype(np.float32)
-    changed = plain.copy()
-    part = [slice(None)] * 4
-    part[axis] = slice(0, edge)
-    changed[tuple(part)] = value_range - changed[tuple(part)]
-    difference = np.abs(_run(runtime, plain) - _run(runtime, changed)) * (255 / value_range)
-    profile = difference.max(axis=tuple(other for other in range(4) if other != axis))
-    last = int(np.flatnonzero(profile > _INFLUENCE)[-1]) // scale if (profile > _INFLUENCE).any() else 0
-    distance: int = min(max(last - edge + 1, 0), most)
-    return distance
+    distance = 0
+    for mirrored in (False, True):
+        changed = np.flip(plain, axis).copy() if mirrored else plain.copy()
+        before = changed.copy()
+        part = [slice(None)] * 4
+        part[axis] = slice(0, edge)
+        changed[tuple(part)] = 0
+        if mirrored:
+            before, changed = (np.flip(values, axis) for values in (before, changed))
+        difference = np.abs(_run(runtime, before) - _run(runtime, changed)) * (255 / value_range)
+        profile = difference.max(axis=tuple(other for other in range(4) if other != axis))
+        if mirrored:
+            profile = profile[::-1]
+        if (profile > _INFLUENCE).any():
+            distance = max(distance, int(np.flatnonzero(profile > _INFLUENCE)[-1]) // scale - edge + 1)
+    return min(max(distance, 0), most)
+
+
+def _check_tiles(runtime: runtimes.Runtime, channels: int, scale: int, value_range: float, halo: int) -> None:
+    """Refuse a network whose tiles are not what the whole is.
+
+    Where layers reach is not all that matters: some look at the mean of the picture, at where a tile lies, or at how
+    large it is.
+    """
+    core = 41
+    side = 2 * (halo + core) + 75
+    picture = _drawn(side).astype(np.float32) * (value_range / 255)
+    picture[: side // 2] *= 0.2  # halves that differ: a mean over the picture is felt
+    values = np.ascontiguousarray(picture.transpose(2, 0, 1)[None, :channels])
+    whole = _run(runtime, values)
+    for top, left in ((0, 0), (37, 61), (61, 0), (0, 37), (side - core, side - core), (halo + 53, halo + 29)):
+        around = [slice(max(start - halo, 0), min(start + core + halo, side)) for start in (top, left)]
+        tile = _run(runtime, values[:, :, around[0], around[1]])
+        inner = [
+            slice((start - taken.start) * scale, (min(start + core, side) - taken.start) * scale)
+            for start, taken in zip((top, left), around, strict=True)
+        ]
+        place = [slice(start * scale, min(start + core, side) * scale) for start in (top, left)]
+        difference = np.abs(tile[:, :, inner[0], inner[1]] - whole[:, :, place[0], place[1]]).max()
+        if not difference * (255 / value_range) <= _MOST_SEAM:
+            raise ModelError(
+                f"its pixels depend on where a tile lies or on the whole picture: cut into tiles with {halo} pixels "
+                f"around them they differ by {difference * 255 / value_range:.1f} levels"
+            )

@@ -38,18 +38,18 @@ def halo_of(network: bytes) -> int | None:
     graph = onnx.load_model_from_string(network).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     seen = {value.name: _Seen(1, 0) for value in graph.input if value.name not in weights}
-    constants = set(weights)
     for node in graph.node:
         inputs = [seen[name] for name in node.input if name in seen]
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            return None  # a branch or a loop sees tensors that are none of its inputs
         if not inputs:
-            constants.update(node.output)  # computed from weights alone, or sizes
-            continue
+            continue  # computed from weights alone, or sizes
         found = _after(node, _joined(inputs), weights)
         if found is None:
             return None
         seen |= dict.fromkeys(node.output, found)
-    # An output pixel lies up to one input pixel beside the place it is counted from.
-    return math.ceil(seen[graph.output[0].name].radius)
+    found = seen.get(graph.output[0].name)
+    return None if found is None else math.ceil(found.radius)
 
 
 def _joined(inputs: list[_Seen]) -> _Seen:
@@ -57,6 +57,10 @@ def _joined(inputs: list[_Seen]) -> _Seen:
 
 
 def _after(node: Any, before: _Seen, weights: Mapping[str, Any]) -> _Seen | None:
+    if node.domain not in ("", "ai.onnx") or _attribute(node, "training_mode", 0):
+        return None
+    if node.op_type in ("Concat", "Split") and _attribute(node, "axis", 0) not in (1, -3):
+        return None
     if node.op_type in _POINTWISE:
         # Blocks of channels become pixels: each lies within the pixel that it comes from.
         step = before.step / _attribute(node, "blocksize", 1) if node.op_type == "DepthToSpace" else before.step
@@ -78,8 +82,13 @@ def _window(node: Any, before: _Seen, weights: Mapping[str, Any]) -> _Seen | Non
     dilations = _attribute(node, "dilations", [1] * len(kernel))
     pads = _attribute(node, "pads", [0] * 2 * len(kernel))
     if node.op_type == "ConvTranspose":
+        if _attribute(node, "output_shape", None) or _attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+            return None
         # Several elements of the finer grid around the one that an element is spread over.
-        spread = max(math.ceil(size / stride) for size, stride in zip(kernel, strides, strict=True))
+        extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+        if max(pads) >= min(extents):
+            return None
+        spread = max(math.ceil(extent / stride) for extent, stride in zip(extents, strides, strict=True))
         return _Seen(before.step / min(strides), before.radius + before.step * spread)
     sides = []
     for axis, (size, dilation) in enumerate(zip(kernel, dilations, strict=True)):
@@ -97,7 +106,10 @@ def _resized(node: Any, before: _Seen, weights: Mapping[str, Any]) -> _Seen | No
         return None
     factor = float(onnx.numpy_helper.to_array(weights[scales])[-1])
     mode = _attribute(node, "mode", b"nearest")
-    exact = mode == b"nearest" and _attribute(node, "coordinate_transformation_mode", b"") == b"asymmetric"
+    if _attribute(node, "antialias", 0):
+        return None
+    places = _attribute(node, "coordinate_transformation_mode", b"half_pixel"), _attribute(node, "nearest_mode", b"")
+    exact = mode == b"nearest" and places == (b"asymmetric", b"floor")
     reach = 0 if exact and factor.is_integer() else _INTERPOLATIONS[mode]
     return _Seen(before.step / factor, before.radius + before.step * reach)
 

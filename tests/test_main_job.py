@@ -170,7 +170,7 @@ def test_pictures_that_were_there_before_the_start_are_taken(stub_site: Site) ->
 
 
 def test_a_picture_rewritten_while_it_waits_is_taken_once_with_its_last_content(make_site: Callable[..., Site]) -> None:
-    site = make_site(engine=STUB, window={"quiet_seconds": 1.0, "max_seconds": 30})
+    site = make_site(engine=STUB, window={"quiet_seconds": 3.0, "max_seconds": 30})
     site.start()
     site.drop("a.png", photo(1))
     time.sleep(0.5)  # until it is whole and in the window, which nothing shows

@@ -51,6 +51,27 @@ def network(path: Path, *, scale: int = 2, channels: int = 3, side: int = 3, tai
         helper.make_node("Conv", ["in", "box"], ["wide"], pads=[side // 2] * 4),
         helper.make_node("DepthToSpace", ["wide"], ["out"], blocksize=scale, mode="CRD"),
     ]
+    if tail == "contrast":  # times the deviation over the whole picture, as IMDN's attention is
+        nodes[1].output[0] = "large"
+        nodes += [
+            helper.make_node("ReduceMean", ["large"], ["mean"], axes=[2, 3]),
+            helper.make_node("Sub", ["large", "mean"], ["rest"]),
+            helper.make_node("Mul", ["rest", "rest"], ["squares"]),
+            helper.make_node("ReduceMean", ["squares"], ["variance"], axes=[2, 3]),
+            helper.make_node("Exp", ["variance"], ["factor"]),
+            helper.make_node("Mul", ["rest", "factor"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "mean"], ["out"]),
+        ]
+    if tail == "right":  # looks to the right only, through a layer of a kind that is not known
+        nodes[0].input[0] = "padded"
+        del nodes[0].attribute[:]
+        nodes[0].attribute.append(helper.make_attribute("pads", [0] * 4))
+        pads = numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 0, side - 1, side - 1], np.int64), "pads")
+        nodes = [
+            helper.make_node("Constant", [], ["beyond"], value=pads),
+            helper.make_node("Pad", ["in", "beyond"], ["padded"]),
+            *nodes,
+        ]
     if tail == "average":
         nodes[1].output[0] = "large"
         nodes += [
@@ -154,6 +175,35 @@ def test_what_is_found_out_of_the_model_that_came_along_is_what_its_manifest_say
         assert again[key] == bundled[key], key
 
 
+def test_a_layer_of_an_unknown_kind_is_felt_on_all_sides(place: Path) -> None:
+    done = models(place, "add", str(network(place / "right.onnx", tail="right", side=9)))
+    assert done.returncode == 0, done.stderr
+    assert "halo 17 pixels, twice what was felt" in done.stdout
+
+
+@pytest.mark.parametrize("largest", [1.0, 255.0])
+def test_the_range_of_values_is_found(place: Path, largest: float) -> None:
+    """Each of them is nonsense for the other: nothing above its range comes through, and everything gets a pedestal."""
+    model = onnx.load(network(place / "plain.onnx"))
+    model.graph.node[-1].output[0] = "large"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(largest, np.float32), "most"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(largest / 50, np.float32), "least"))
+    model.graph.node.append(helper.make_node("Clip", ["large", "least", "most"], ["out"]))
+    onnx.save(model, place / "ranged.onnx")
+    done = models(place, "add", "ranged.onnx")
+    assert done.returncode == 0, done.stderr
+    assert f"values 0 .. {largest:g}, halo 1 pixels" in done.stdout
+
+
+def test_nonsense_is_refused(place: Path) -> None:
+    model = onnx.load(network(place / "plain.onnx"))
+    model.graph.node[-1].output[0] = "large"
+    model.graph.node.append(helper.make_node("Neg", ["large"], ["out"]))
+    onnx.save(model, place / "negative.onnx")
+    assert "makes nonsense of a drawn picture" in complaint(models(place, "add", "negative.onnx"), 3)
+    assert "no network works on values 0 .. nan" in complaint(models(place, "add", "plain.onnx", "--range", "nan"), 3)
+
+
 def test_brightness_alone(place: Path) -> None:
     done = models(place, "add", str(network(place / "luma.onnx", channels=1, scale=3, side=5)))
     assert done.returncode == 0, done.stderr
@@ -170,6 +220,7 @@ def test_a_fixed_size_is_set_free(place: Path) -> None:
     ("fields", "reason"),
     [
         ({"tail": "average"}, "depends on more than 192 pixels around it, perhaps on the whole picture"),
+        ({"tail": "contrast"}, "on the whole picture"),
         ({"channels": 4}, "takes float 1x4xhxw; what is needed is a float32 picture NCHW of 1 or 3 channels"),
         ({"kind": TensorProto.FLOAT16}, "takes float16 1x3xhxw; what is needed is a float32 picture NCHW"),
         ({"scale": 1}, "each side 2 to 8 times as long"),
@@ -203,33 +254,53 @@ def test_files_of_other_kinds_are_refused(place: Path, name: str, content: bytes
     assert not (place / "hacked").exists()
 
 
-def test_weights_outside_of_the_file_are_refused(place: Path) -> None:
+@pytest.mark.parametrize("as_constant", [False, True])
+def test_weights_outside_of_the_file_are_refused(place: Path, as_constant: bool) -> None:
     """They name paths, and whoever made the file would choose what is read."""
-    inside = onnx.load(network(place / "inside.onnx"))
-    onnx.save(
-        inside,
-        place / "outside.onnx",
-        save_as_external_data=True,
-        size_threshold=0,
-        location="/etc/passwd"[1:].replace("/", "-"),
-    )
+    model = onnx.load(network(place / "inside.onnx"))
+    (box,) = model.graph.initializer
+    onnx.external_data_helper.set_external_data(box, "secret.bin")
+    (place / "secret.bin").write_bytes(box.raw_data)
+    box.ClearField("raw_data")
+    if as_constant:
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["box"], value=box))
+        del model.graph.initializer[:]
+    (place / "outside.onnx").write_bytes(model.SerializeToString())
     assert "keeps its weights in other files" in complaint(models(place, "add", "outside.onnx"), 3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_is_no_text(place: Path) -> None:
+    path = os.path.join(os.fsencode(place), b"bad\xff.onnx")
+    try:
+        os.rename(network(place / "plain.onnx"), path)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert models(place, "add", os.fsdecode(path)).returncode == 0
+    assert "bad" in listed(place)
+    with open(path, "wb") as file:
+        file.write(b"nothing")
+    assert "may hold programs" in complaint(models(place, "add", os.fsdecode(path)), 3)
 
 
 def test_names(place: Path) -> None:
     source = str(network(place / "others.onnx"))
     assert "came with dropscale" in complaint(models(place, "add", source, "--name", "edsr-lite-x3"), 2)
+    assert "came with dropscale" in complaint(models(place, "add", source, "--name", "auto"), 2)
     assert "cannot be a model's name" in complaint(models(place, "add", source, "--name", "../up"), 2)
     assert "there is no file" in complaint(models(place, "add", "nothing.onnx"), 2)
     assert "not 3 times as --scale says" in complaint(models(place, "add", source, "--scale", "3"), 3)
 
 
-def test_what_a_killed_one_left_is_cleared_away(place: Path) -> None:
-    (place / "own").mkdir()
-    (place / "own" / ".others.abc.onnx").write_bytes(b"half")
+def test_what_a_killed_one_left_is_cleared_away_and_nothing_of_the_users(place: Path) -> None:
+    left = place / "own" / ".dropscale-staging-abc"
+    left.mkdir(parents=True)
+    (left / "network.onnx").write_bytes(b"half")
+    os.utime(left, (1, 1))
+    (place / "own" / ".mine.onnx").write_bytes(b"the user's")
     assert models(place, "add", str(network(place / "others.onnx"))).returncode == 0
-    assert {path.suffix for path in (place / "own").iterdir()} == {"", ".onnx", ".yaml"}
-    assert len(list((place / "own").glob(".*.onnx"))) == 0
+    names = {path.name.partition("-")[0] for path in (place / "own").iterdir()}
+    assert names == {".lock", ".mine.onnx", "others", "models.yaml"}
 
 
 def test_adding_again_replaces(place: Path) -> None:
@@ -273,7 +344,7 @@ def test_the_real_files_are_fetched_checked_and_converted(
     assert row["licence"] == "Apache-2.0"
     assert row["source"].endswith(file)
     assert models(place, "verify").returncode == 0
-    assert {path.suffix for path in (place / "own").iterdir() if path.name != ".lock"} == {".onnx", ".yaml"}
+    assert {path.suffix for path in (place / "own").iterdir() if not path.name.endswith(".lock")} == {".onnx", ".yaml"}
     (place / "a.png").write_bytes(photo(1, 30, 20))
     done = dropscale(place, "upscale", "a.png", "-o", "out", "--model", name)
     assert done.returncode == 0, done.stderr

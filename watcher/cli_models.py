@@ -10,6 +10,7 @@ import msgspec
 from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher.errors import EXIT_DONE, EnvironmentFault, NoModelError
+from watcher.filesystem import display
 
 if TYPE_CHECKING:
     from watcher.collection import Collection
@@ -72,9 +73,7 @@ def model_commands(settings: Settings, config_option: Callable[..., Any]) -> cli
     @click.option("--algorithm", help="edsr, fsrcnn, espcn, lapsrn; default: found out.")
     @click.option("--scale", type=click.IntRange(2, 8), help="How much it enlarges; default: found out.")
     @click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Order of three channels; default: rgb.")
-    @click.option(
-        "--range", "value_range", type=click.FloatRange(min=0, min_open=True), help="Largest value; 1 or 255."
-    )
+    @click.option("--range", "value_range", type=float, help="Largest value; 1 or 255.")
     @click.option("--licence", help="To be shown in the list.")
     @config_option
     def add(
@@ -92,7 +91,8 @@ def model_commands(settings: Settings, config_option: Callable[..., Any]) -> cli
 
         collection = _collection(settings(config_path))
         wanted = Wanted(algorithm, scale, color, value_range)
-        found, notes = collection.add(file, name, wanted, {"licence": licence, "source": os.path.abspath(file)})
+        source = display(os.path.abspath(file))
+        found, notes = collection.add(file, name, wanted, {"licence": licence, "source": source})
         _tell(found, notes)
         return EXIT_DONE
 

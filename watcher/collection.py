@@ -5,9 +5,11 @@ import glob
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from watcher.download import Pin, download
 from watcher.errors import EnvironmentFault, NoModelError, UsageError
 
 _HEADER = "# Your own models. `dropscale models` writes this file; every weight is checked against its sha256.\n"
+_STAGING = ".dropscale-staging-"
 _ADOPTION_SECONDS = 900.0  # the largest of the known takes one minute on a small machine
 
 
@@ -76,7 +79,7 @@ class Collection:
             The model, and sentences about what was found out.
 
         Raises:
-            UsageError: there is a model of that name, or the name is not one.
+            UsageError: the name is that of a model that came along, or is not one. One of the user's own is replaced.
             NoModelError: the file is no model that dropscale can use.
         """
         if not os.path.isfile(source):
@@ -88,17 +91,16 @@ class Collection:
                 f"{name!r} cannot be a model's name", "use small letters, digits, dots and dashes, 64 at most"
             )
         with self._changing():
-            if name in models.read_manifest(models.bundled_folder()):
-                raise UsageError(f"{name} is the name of a model that came with dropscale", "choose one with --name")
-            descriptor, staged = tempfile.mkstemp(dir=self.folder, prefix=f".{name}.", suffix=".onnx")
-            os.close(descriptor)
-            try:
-                adopted = _adopt(source, staged, wanted)
-                installed = self._keep(name, staged, adopted, facts)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(staged)
-        return installed, adopted.notes
+            if name in models.read_manifest(models.bundled_folder()) or name == models.AUTO:
+                raise UsageError(f"{name} is the name of what came with dropscale", "choose one with --name")
+            staging = self._staging()
+        try:
+            staged = os.path.join(staging, "network.onnx")
+            adopted = _adopt(source, staged, wanted)
+            with self._changing():
+                return self._keep(name, staged, adopted, facts), adopted.notes
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
     def fetch(self, name: str, told: Callable[[int], None] = lambda _bytes: None) -> tuple[Installed, list[str]]:
         """Download a model of the catalogue, check that it is the one, and take it in.
@@ -123,7 +125,7 @@ class Collection:
             path = os.path.join(self.folder, f".{name}.{upstream.file}")
         urls = [f"{mirror.rstrip('/')}/{upstream.file}" for mirror in self.mirrors] + [upstream.url]
         try:
-            with filelock.FileLock(path + ".lock", blocking=False):
+            with filelock.FileLock(os.path.join(self.folder, f".{name}.lock"), blocking=False):
                 download(urls, path, Pin(upstream.bytes, upstream.sha256, upstream.git_blob), told)
                 wanted = Wanted(upstream.algorithm, upstream.scale)
                 facts = {"licence": upstream.licence, "source": upstream.url, "set5_psnr": upstream.set5_psnr}
@@ -137,9 +139,14 @@ class Collection:
             if isinstance(error, NoModelError):
                 raise
             raise EnvironmentFault(f"{name} {error.message}", error.remedy) from error
-        finally:
+
+    def _staging(self) -> str:
+        """A folder for one addition. Those that were killed an hour ago and more are cleared away."""
+        for left in glob.glob(os.path.join(glob.escape(self.folder), _STAGING + "*")):
             with contextlib.suppress(OSError):
-                os.unlink(path + ".lock")
+                if time.time() - os.stat(left).st_mtime > _ADOPTION_SECONDS * 4:
+                    shutil.rmtree(left, ignore_errors=True)
+        return tempfile.mkdtemp(dir=self.folder, prefix=_STAGING)
 
     def _keep(self, name: str, staged: str, adopted: Adopted, facts: Mapping[str, object]) -> Installed:
         """Put the weights in place, then the manifest that names them: a kill between leaves an unnamed file."""
@@ -169,9 +176,9 @@ class Collection:
         try:
             os.makedirs(self.folder, exist_ok=True)
             with filelock.FileLock(os.path.join(self.folder, ".lock"), timeout=_ADOPTION_SECONDS):
-                for left in glob.glob(os.path.join(glob.escape(self.folder), ".*.onnx")):
-                    os.unlink(left)  # of one that was killed: under the lock nobody else has any
                 yield
+        except filelock.Timeout as error:
+            raise EnvironmentFault(f"another process changes the models in {self.folder}", "try again later") from error
         except OSError as error:
             raise EnvironmentFault(
                 f"the models' folder {self.folder} cannot be written: {error.strerror or error}",
@@ -210,8 +217,14 @@ def _adopt(source: str, target: str, wanted: Wanted) -> Adopted:
     # "./" before a name that begins with a dash.
     command = [sys.executable, "-P", "-m", "sr_engine.adoption", os.path.abspath(source), target, *wanted.arguments()]
     try:
+        # In the staging folder: what a model file names by a relative path is not there.
         done = subprocess.run(
-            command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=_ADOPTION_SECONDS
+            command,
+            check=False,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_ADOPTION_SECONDS,
+            cwd=os.path.dirname(target),
         )
     except subprocess.TimeoutExpired as error:
         raise NoModelError(f"{source} could not be examined within {_ADOPTION_SECONDS:.0f} s") from error

@@ -1,6 +1,7 @@
 """One large file over HTTP: begun again where it broke off, and kept only if it is the file that was meant."""
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -67,7 +68,7 @@ def download(urls: Sequence[str], path: str, pin: Pin, told: Callable[[int], Non
     for url in urls:
         try:
             problem = _fetch(url, path + ".part", pin, told)
-        except (OSError, urllib.error.URLError, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             problem = _reason(error)
         if not problem:
             os.replace(path + ".part", path)

@@ -105,11 +105,13 @@ def told_arguments(engine: EngineProcess) -> list[str]:
 
 def test_the_engine_is_told_all_that_the_config_says(make: Make, tmp_path: Path) -> None:
     cache = tmp_path / "state" / "engines"
-    arguments = told_arguments(make(ECHO, runtime="onnx", device="cuda:1", precision="fp32", threads=3))
+    arguments = told_arguments(
+        make(ECHO, model="edsr-x3", runtime="onnx", device="cuda:1", precision="fp32", ensemble=True, threads=3)
+    )
     limits = arguments.pop()
     assert arguments == [
-        *("--model", "edsr-lite-x3", "--models-folder", str(tmp_path), "--runtime", "onnx", "--device", "cuda:1"),
-        *("--precision", "fp32", "--threads", "3", "--cache-folder", str(cache), "--limits"),
+        *("--model", "edsr-x3", "--models-folder", str(tmp_path), "--runtime", "onnx", "--device", "cuda:1"),
+        *("--precision", "fp32", "--ensemble", "--threads", "3", "--cache-folder", str(cache), "--limits"),
     ]
     assert msgspec.json.decode(limits, type=Limits) == Limits()
     assert cache.is_dir(), "made by whoever starts the engine"

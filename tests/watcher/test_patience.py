@@ -56,6 +56,15 @@ def test_the_largest_picture_in_work_sets_the_time() -> None:
     assert clock.in_work == {1, 3}
 
 
+@pytest.mark.parametrize(("mflop", "factor"), [(0, 1), (0.6, 1), (2.5, 1), (25, 10)])
+def test_pixels_that_mean_more_work_get_more_time(mflop: float, factor: float) -> None:
+    clock = Patience(SETTINGS, [1], 0)
+    ready = Ready(runtime="x", device="cpu", precision="fp32", load_seconds=1, mflop_per_pixel=mflop)
+    for event in (ready, reading(1), started(1, 2)):
+        assert clock.heard(event, 0)
+    assert clock.until == pytest.approx(10 + 2 * 5 * factor)
+
+
 @pytest.mark.parametrize("event", [reading(3), started(1), tile(2, 2), done(1), done(2), done(3), failed(1)])
 def test_whatever_moves_one_picture_restarts_the_clock_of_all(event: AnyEvent) -> None:
     clock = patience(reading(1), started(2), tile(2, 1))
