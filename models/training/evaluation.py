@@ -10,8 +10,10 @@ from network import Edsr
 
 import sr_engine
 
+JPEG = 75
+
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import quality
+import quality  # noqa: E402
 
 
 def of_network(network: Edsr, test_set: Path) -> float:
@@ -25,7 +27,14 @@ def of_network(network: Edsr, test_set: Path) -> float:
     return quality.judge(enlarge, quality.pairs(test_set)).psnr
 
 
-def of_model(name: str, test_set: Path) -> float:
-    """Mean PSNR on luma in dB of an installed model in the product's own engine."""
+def of_model(name: str, test_set: Path) -> tuple[quality.Quality, quality.Quality]:
+    """What an installed model does in the product's own engine: with clean reductions, and after JPEG of `JPEG`."""
     enlarge = functools.partial(sr_engine.upscale, model=name, precision="fp32", device="cpu")
-    return quality.judge(enlarge, quality.pairs(test_set)).psnr
+    return of_enlarger(enlarge, test_set)
+
+
+def of_enlarger(enlarge: quality.Enlarge, test_set: Path) -> tuple[quality.Quality, quality.Quality]:
+    """The same for anything that enlarges."""
+    clean = quality.pairs(test_set)
+    spoilt = [quality.Pair(high, quality.compressed(low, JPEG)) for high, low in clean]
+    return quality.judge(enlarge, clean), quality.judge(enlarge, spoilt)

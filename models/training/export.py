@@ -5,12 +5,14 @@ import hashlib
 import os
 import string
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import evaluation
 import msgspec
 import numpy as np
 import yaml
+from evaluation import quality
 from network import Edsr, FoldedConvolution
 from recipes import WARM_UP_STEPS, Recipe
 
@@ -61,11 +63,15 @@ def publish(name: str, recipe: Recipe, network: Edsr, history: str, set5: Path |
         card=f"{name}.md",
     )
     _enter(name, model)
+    measured = "not measured", "not measured"
     if set5:
-        model = msgspec.structs.replace(model, set5_psnr=round(evaluation.of_model(name, set5), 2))
+        ours = evaluation.of_model(name, set5)
+        theirs = evaluation.of_enlarger(quality.bicubic, set5)
+        measured = tuple(f"{_told(one)} (bicubic: {_told(other)})" for one, other in zip(ours, theirs, strict=True))
+        model = msgspec.structs.replace(model, set5_psnr=round(ours[0].psnr, 2))
         _enter(name, model)
-    (_FOLDER / f"{name}.md").write_text(_card(name, recipe, model, facts, history), encoding="utf-8")
-    return f"{name}: {len(data)} bytes, {model.set5_psnr} dB on Set5"
+    (_FOLDER / f"{name}.md").write_text(_card(name, recipe, model, facts, measured, history), encoding="utf-8")
+    return f"{name}: {len(data)} bytes, Set5 {measured[0]}"
 
 
 def onnx_of(network: Edsr) -> bytes:
@@ -100,7 +106,13 @@ def _enter(name: str, model: models.Model) -> None:
     os.replace(temporary, path)
 
 
-def _card(name: str, recipe: Recipe, model: models.Model, facts: graphs.Facts, history: str) -> str:
+def _told(found: quality.Quality) -> str:
+    return f"{found.psnr:.2f} dB, {found.ssim:.4f}"
+
+
+def _card(
+    name: str, recipe: Recipe, model: models.Model, facts: graphs.Facts, measured: Sequence[str], history: str
+) -> str:
     """card.md, filled in and wrapped."""
     template = string.Template((Path(__file__).parent / "card.md").read_text(encoding="utf-8"))
     text = template.substitute(
@@ -111,7 +123,9 @@ def _card(name: str, recipe: Recipe, model: models.Model, facts: graphs.Facts, h
         megabytes=f"{os.path.getsize(_FOLDER / model.file) / 1e6:.2f}",
         kmac=f"{facts.flop_per_pixel / 2e3:.0f}",
         halo=model.halo,
-        quality="not measured" if model.set5_psnr is None else f"{model.set5_psnr:.2f} dB (bicubic: 30.40 dB)",
+        clean=measured[0],
+        compressed=measured[1],
+        jpeg=evaluation.JPEG,
         sha256=model.sha256,
         use=_FOR_DEGRADED if recipe.degraded else _FOR_CLEAN,
         cycles=" then ".join(f"{steps:,} at {rate:g}" for steps, rate in recipe.cycles),
