@@ -145,6 +145,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help=f"{', '.join(runtimes.DEVICES)}; cuda:1 is the second one")
     parser.add_argument("--precision", choices=runtimes.PRECISIONS, default="auto", help="of the network's arithmetic")
     parser.add_argument("--threads", type=_count, default=0, help="of the CPU; 0 lets the runtime decide")
+    parser.add_argument("--sha256", default="", help="of the model's weights, if they have to be certain ones")
     parser.add_argument("--ensemble", action="store_true", help="average eight turned copies, for eight times the work")
     parser.add_argument("--cache-folder", default="", help="where compiled models and tile sizes are remembered")
     parser.add_argument("--limits", type=_limits, default=protocol.Limits(), help="what is refused, as a JSON object")
@@ -170,7 +171,9 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
     """
     clock = Phases()
     wanted = runtimes.Options(options.device, options.precision, options.threads, options.cache_folder)
-    choice = loading.Choice(options.model, options.models_folder, options.runtime, wanted, options.ensemble)
+    choice = loading.Choice(
+        options.model, options.models_folder, options.runtime, wanted, options.ensemble, options.sha256
+    )
     loaded = loading.load(choice, over=clock.end)
     # Only now: it imports OpenCV, and loading a runtime has made sure that it can be imported.
     from sr_engine.pipeline import Pipeline  # noqa: PLC0415

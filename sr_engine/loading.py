@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from sr_engine import models, runtimes
 from sr_engine.errors import UnusableEngine
 from sr_engine.runtimes import opencv
@@ -23,6 +25,7 @@ class Choice(NamedTuple):
         runtime: one of `runtimes.NAMES`.
         options: for the runtime.
         ensemble: as `Network` has it.
+        sha256: of the weights, if they have to be certain ones.
     """
 
     model: str
@@ -30,6 +33,7 @@ class Choice(NamedTuple):
     runtime: str
     options: runtimes.Options
     ensemble: bool = False
+    sha256: str = ""
 
 
 class Loaded(NamedTuple):
@@ -61,7 +65,9 @@ def load(choice: Choice, over: Callable[[str], None] = lambda _phase: None) -> L
     automatic = choice.model == models.AUTO
     name = models.default_name(choice.runtime, choice.options.device) if automatic else choice.model
     found = models.find(name, choice.models_folder)
-    model, weights = found.model, models.verify(found)
+    model, weights = found.model, models.verify(found, choice.sha256)
+    if model.color == "y":  # colours are enlarged bilinearly, and look one pixel beyond theirs
+        model = msgspec.structs.replace(model, halo=max(model.halo, 1))
     over("verify")
     if reason := opencv.missing():  # whatever runs the network, pictures are decoded by OpenCV
         raise UnusableEngine(reason)

@@ -149,8 +149,14 @@ def bundled_folder() -> str:
 
 
 def own_folder() -> str:
-    """Where a user's own models are unless the config says otherwise: on Linux ~/.local/share/dropscale/models."""
-    return os.path.join(platformdirs.user_data_dir("dropscale", appauthor=False), "models")
+    """Where a user's own models are unless the config says otherwise: on Linux ~/.local/share/dropscale/models.
+
+    Empty for a user who has no home.
+    """
+    try:
+        return os.path.join(platformdirs.user_data_dir("dropscale", appauthor=False), "models")
+    except RuntimeError:
+        return ""
 
 
 def read_manifest(folder: str) -> dict[str, Model]:
@@ -192,7 +198,7 @@ def installed(own: str = "") -> dict[str, Installed]:
     """
     folders = [bundled_folder()]
     own = own or own_folder()
-    if os.path.lexists(os.path.join(own, MANIFEST)):
+    if own and os.path.lexists(os.path.join(own, MANIFEST)):
         folders.append(own)
     return {name: Installed(name, model, folder) for folder in folders for name, model in read_manifest(folder).items()}
 
@@ -212,12 +218,18 @@ def find(name: str, own: str = "") -> Installed:
     return known[name]
 
 
-def verify(found: Installed) -> str:
+def verify(found: Installed, expected: str = "") -> str:
     """Path of the weights, after comparing their sha256 with the manifest.
 
+    Args:
+        found: which model.
+        expected: the sha256 that the manifest had when somebody read it before; empty: never mind.
+
     Raises:
-        ModelError: the file is missing, unreadable or another one.
+        ModelError: the file is missing, unreadable or another one, or so is the manifest's.
     """
+    if expected not in ("", found.model.sha256):
+        raise ModelError(f"the model {found.name} was replaced meanwhile: start dropscale again, or send it SIGHUP")
     again = (
         "install dropscale again"
         if found.folder == bundled_folder()

@@ -61,9 +61,10 @@ class Network:
         """
         if tiles[0].dtype != np.uint8:
             return self._enlarge(self._exact_runtime(), tiles)
-        results = self._run_bytes(tiles)
-        if results is None:
-            return self._enlarge(self.runtime, tiles)
+        on_device = self._run_bytes(tiles)
+        results = self._enlarge(self.runtime, tiles) if on_device is None else list(on_device)
+        if on_device is None and self.runtime.precision == "fp32":
+            return results
         return [
             result if _plausible(tile, result) else self._enlarge(self._exact_runtime(), [tile])[0]
             for tile, result in zip(tiles, results, strict=True)

@@ -93,7 +93,8 @@ def _window(node: Any, before: _Seen, weights: Mapping[str, Any]) -> _Seen | Non
     sides = []
     for axis, (size, dilation) in enumerate(zip(kernel, dilations, strict=True)):
         extent = (size - 1) * dilation
-        before_it = pads[axis] if _attribute(node, "auto_pad", b"NOTSET") == b"NOTSET" else (extent + 1) // 2
+        automatic = _attribute(node, "auto_pad", b"NOTSET")
+        before_it = (extent + 1) // 2 if automatic.startswith(b"SAME") else 0 if automatic == b"VALID" else pads[axis]
         sides += [before_it, extent - before_it]
     return _Seen(before.step * max(strides), before.radius + before.step * max(sides))
 

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +17,8 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from harness import ROOT, Site, complaint, dropscale, photo
+from foreign_networks import network
+from harness import ROOT, Site, complaint, dropscale, photo, wait_until
 from onnx import TensorProto, helper, numpy_helper
 
 SHARED_MODELS = ROOT.parent / "shared" / "models"
@@ -40,54 +42,6 @@ def listed(place: Path) -> dict[str, dict[str, Any]]:
     done = models(place, "list", "--json")
     assert done.returncode == 0, done.stderr
     return {row["name"]: row for row in json.loads(done.stdout)}
-
-
-def network(path: Path, *, scale: int = 2, channels: int = 3, side: int = 3, tail: str = "", **fields: Any) -> Path:
-    """A network that blurs with a box of `side` and repeats each pixel: written by hand, as others' exporters do."""
-    box = np.zeros((channels * scale**2, channels, side, side), np.float32)
-    for output in range(channels * scale**2):
-        box[output, output // scale**2] = 1 / side**2
-    nodes = [
-        helper.make_node("Conv", ["in", "box"], ["wide"], pads=[side // 2] * 4),
-        helper.make_node("DepthToSpace", ["wide"], ["out"], blocksize=scale, mode="CRD"),
-    ]
-    if tail == "contrast":  # times the deviation over the whole picture, as IMDN's attention is
-        nodes[1].output[0] = "large"
-        nodes += [
-            helper.make_node("ReduceMean", ["large"], ["mean"], axes=[2, 3]),
-            helper.make_node("Sub", ["large", "mean"], ["rest"]),
-            helper.make_node("Mul", ["rest", "rest"], ["squares"]),
-            helper.make_node("ReduceMean", ["squares"], ["variance"], axes=[2, 3]),
-            helper.make_node("Exp", ["variance"], ["factor"]),
-            helper.make_node("Mul", ["rest", "factor"], ["scaled"]),
-            helper.make_node("Add", ["scaled", "mean"], ["out"]),
-        ]
-    if tail == "right":  # looks to the right only, through a layer of a kind that is not known
-        nodes[0].input[0] = "padded"
-        del nodes[0].attribute[:]
-        nodes[0].attribute.append(helper.make_attribute("pads", [0] * 4))
-        pads = numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 0, side - 1, side - 1], np.int64), "pads")
-        nodes = [
-            helper.make_node("Constant", [], ["beyond"], value=pads),
-            helper.make_node("Pad", ["in", "beyond"], ["padded"]),
-            *nodes,
-        ]
-    if tail == "average":
-        nodes[1].output[0] = "large"
-        nodes += [
-            helper.make_node("GlobalAveragePool", ["large"], ["mean"]),
-            helper.make_node("Add", ["large", "mean"], ["out"]),
-        ]
-    size = fields.get("size", ["h", "w"])
-    graph = helper.make_graph(
-        nodes,
-        "others",
-        [helper.make_tensor_value_info("in", fields.get("kind", TensorProto.FLOAT), [1, channels, *size])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, channels, "oh", "ow"])],
-        [numpy_helper.from_array(box, "box")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-    return path
 
 
 # list and verify
@@ -303,6 +257,38 @@ def test_what_a_killed_one_left_is_cleared_away_and_nothing_of_the_users(place: 
     assert names == {".lock", ".mine.onnx", "others", "models.yaml"}
 
 
+def test_a_model_corrected_or_replaced_gives_new_results(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    """Other facts about the same weights are another recipe; other weights stop a watcher that knows the old ones."""
+    site = make_site(engine={"models_folder": str(tmp_path / "own"), "model": "mine"})
+    source = network(tmp_path / "plain.onnx")
+    assert site.run("models", "add", str(source), "--name", "mine", "--color", "rgb").returncode == 0
+    site.drop("a.png", photo(1, 30, 20))
+    assert site.once().returncode == 0
+    assert site.run("models", "add", str(source), "--name", "mine", "--color", "bgr").returncode == 0
+    site.drop("b.png", photo(1, 30, 20))
+    assert "no engine needed" not in site.once().stderr
+    running = site.start()
+    larger = network(tmp_path / "larger.onnx", scale=3)
+    assert site.run("models", "add", str(larger), "--name", "mine").returncode == 0
+    site.drop("c.png", photo(2, 30, 20))
+    wait_until(lambda: "was replaced meanwhile" in running.log(), "the engine to refuse")
+    assert not (site.outbox / "c.png").exists()
+    assert not site.names(site.failed)
+    running.process.send_signal(signal.SIGHUP)
+    wait_until((site.archive / "c.png").exists, "the picture, with the new model")
+    assert cv2.imread(str(site.outbox / "c.png")).shape == (60, 90, 3)
+
+
+def test_a_file_that_two_entries_share_stays(place: Path) -> None:
+    assert models(place, "add", str(network(place / "others.onnx"))).returncode == 0
+    manifest = place / "own" / "models.yaml"
+    entries = yaml.safe_load(manifest.read_text())
+    entries["models"]["twin"] = entries["models"]["others"]
+    manifest.write_text(yaml.safe_dump(entries))
+    assert models(place, "add", str(network(place / "others.onnx", side=5))).returncode == 0
+    assert models(place, "verify").returncode == 0
+
+
 def test_adding_again_replaces(place: Path) -> None:
     for side in (3, 5):
         done = models(place, "add", str(network(place / "others.onnx", side=side)))
@@ -380,6 +366,12 @@ def test_only_what_is_in_the_catalogue_is_fetched(place: Path) -> None:
 
 
 # auto
+
+
+def test_auto_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(photo(1, 20, 20))
+    done = dropscale(tmp_path, "upscale", "a.png", "-o", "out", "--model", "auto")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("device", "model"), [("cpu", "edsr-lite-x3"), ("cuda", "edsr-x3"), ("gpu:1", "edsr-x3")])

@@ -186,7 +186,13 @@ class _Batch:
         """An engine process, with its time on the device in the ledger, whatever ends it."""
         workshop, config = self.workshop, self.workshop.config
         try:
-            engine = EngineProcess(config.engine, workshop.models_folder, config.limits.wire(), config.folders.engines)
+            engine = EngineProcess(
+                config.engine,
+                workshop.models_folder,
+                config.limits.wire(),
+                config.folders.engines,
+                workshop.model.sha256,
+            )
         except OSError as error:
             self.outcome.trouble = f"the engine cannot be started: {_told(error)}; see engine.command"
             yield None

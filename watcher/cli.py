@@ -147,12 +147,15 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     path, settings = _load(config_path)
     with _sole_watcher(settings) as ledger:
         signals = Signals()
+        model = _model(settings, _models_folder(settings))
 
         def renew() -> bool:
-            nonlocal settings
+            nonlocal settings, model
             signals.reload = False
-            before, settings = settings, _reloaded(path, settings, ledger)
-            return settings != before
+            before, settings = (settings, model), _reloaded(path, settings, ledger)
+            with contextlib.suppress(DropscaleError):  # which was told already
+                model = _model(settings, _models_folder(settings))
+            return (settings, model) != before
 
         while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
             pass
@@ -240,6 +243,8 @@ def upscale(
     progress = begin_log(log_format, verbose=verbose)
     settings = _load_if_any(config_path)
     engine = settings.engine
+    if model == models.AUTO:
+        model = models.default_name(engine.runtime, engine.device)
     engine = msgspec.structs.replace(engine, model=model or engine.model, ensemble=ensemble or engine.ensemble)
     settings = msgspec.structs.replace(settings, engine=engine)
     folder = _models_folder(settings)

@@ -102,7 +102,10 @@ def model_commands(settings: Settings, config_option: Callable[..., Any]) -> cli
 def _collection(settings: "Config") -> "Collection":
     from watcher.collection import Collection  # noqa: PLC0415 - keep the watcher itself small
 
-    return Collection(settings.engine.models_folder or models.own_folder(), settings.engine.model_mirrors)
+    folder = settings.engine.models_folder or models.own_folder()
+    if not folder:
+        raise EnvironmentFault("this user has no home folder to keep models in", "set engine.models_folder")
+    return Collection(folder, settings.engine.model_mirrors)
 
 
 def _installed(settings: "Config") -> dict[str, models.Installed]:

@@ -150,7 +150,7 @@ class Collection:
 
     def _keep(self, name: str, staged: str, adopted: Adopted, facts: Mapping[str, object]) -> Installed:
         """Put the weights in place, then the manifest that names them: a kill between leaves an unnamed file."""
-        with open(staged, "rb") as file:
+        with open(staged, "r+b") as file:  # Windows syncs only what may be written
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         fields = msgspec.structs.asdict(adopted)
@@ -166,9 +166,12 @@ class Collection:
         os.replace(staged, os.path.join(self.folder, file_name))
         own[name] = model
         _write_whole(manifest, _HEADER + yaml.safe_dump(msgspec.to_builtins({"models": own}), sort_keys=False))
-        if before is not None and before.file != file_name:
+        # Only what was made here, and nothing that another entry names.
+        old = before.file if before else ""
+        made_here = re.fullmatch(re.escape(name) + r"-[0-9a-f]{12}\.onnx", old)
+        if made_here and old not in {each.file for each in own.values()}:
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self.folder, before.file))
+                os.unlink(os.path.join(self.folder, old))
         return Installed(name, model, self.folder)
 
     @contextlib.contextmanager

@@ -84,7 +84,12 @@ class EngineProcess:
     """A child process that speaks the engine protocol."""
 
     def __init__(
-        self, settings: config.Engine, models_folder: str, limits: protocol.Limits, cache_folder: str = ""
+        self,
+        settings: config.Engine,
+        models_folder: str,
+        limits: protocol.Limits,
+        cache_folder: str = "",
+        sha256: str = "",
     ) -> None:
         """Start the process.
 
@@ -93,6 +98,7 @@ class EngineProcess:
             models_folder: where models.yaml is.
             limits: what it is to refuse.
             cache_folder: where it remembers what helps the next process, made if need be; empty: nowhere.
+            sha256: of the weights that it must find; empty: those of the manifest.
 
         Raises:
             OSError: the program cannot be started.
@@ -100,7 +106,7 @@ class EngineProcess:
         self._settings = settings
         self.spawned_at = time.time()
         self._process = subprocess.Popen(
-            _command(settings, models_folder, limits, _made(cache_folder)),
+            _command(settings, models_folder, limits, _made(cache_folder), sha256),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -287,11 +293,14 @@ class EngineProcess:
                 logger.debug("engine: %s", text)
 
 
-def _command(settings: config.Engine, models_folder: str, limits: protocol.Limits, cache_folder: str) -> list[str]:
+def _command(
+    settings: config.Engine, models_folder: str, limits: protocol.Limits, cache_folder: str, sha256: str
+) -> list[str]:
     # -P: a folder called numpy in the user's current folder must not become part of the engine
     command = list(settings.command) or [sys.executable, "-P", "-m", "sr_engine"]
     command += ["--model", settings.model, "--models-folder", models_folder, "--runtime", settings.runtime]
     command += ["--device", settings.device, "--precision", settings.precision]
+    command += ["--sha256", sha256] if sha256 else []
     command += ["--ensemble"] if settings.ensemble else []
     command += ["--threads", str(settings.threads)] if settings.threads else []
     command += ["--cache-folder", cache_folder] if cache_folder else []

@@ -51,7 +51,9 @@ class Workshop:
     @property
     def recipe(self) -> str:
         """Digest of all that decides, beside the content, what a result looks like."""
-        parts = [self.model.sha256.encode(), msgspec.json.encode(self.config.output)]
+        model = self.model
+        facts = [model.sha256, model.color, model.value_range, model.scale, model.halo]
+        parts = [msgspec.json.encode(facts), msgspec.json.encode(self.config.output)]
         precision = self.config.engine.precision
         if precision != "auto":  # who asks for one wants to see the difference
             parts.append(precision.encode())

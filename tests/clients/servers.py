@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -202,7 +203,9 @@ class SmbServer:
     def __init__(self, programs: Programs, share: Path, **options: str) -> None:
         smbd, self._client = need("smbd", "samba"), need("smbclient", "smbclient")
         self.port = free_port()
-        folder = programs.folder / "smb"
+        # Not in the test's folder: the path of a socket has 107 bytes at most.
+        folder = Path(tempfile.mkdtemp(prefix="smb-"))
+        programs.at_end(lambda: shutil.rmtree(folder))
         places = ("private dir", "lock directory", "state directory", "cache directory", "pid directory", "ncalrpc dir")
         lines = [
             "[global]",
