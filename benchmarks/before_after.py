@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 SCALE = 3
+MODEL = "edsr-lite-x3-photo"  # the bee is a JPEG of the web
 ZOOM = 2  # each pixel of the result is shown as ZOOM x ZOOM, so that a reader sees it
 LEFT, TOP, WIDTH, HEIGHT = 530, 390, 240, 230  # of the crop, in pixels of the result
 
@@ -20,10 +21,10 @@ def main(source: str, target: str) -> None:
     """Write the comparison: cubic on the left, dropscale on the right, each with its name below."""
     small = cv2.imread(source)
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["dropscale", "upscale", source, "-o", folder], check=True)
+        subprocess.run(["dropscale", "upscale", source, "-o", folder, "--model", MODEL], check=True)
         ours = cv2.imread(str(next(Path(folder).iterdir())))
     cubic = cv2.resize(small, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
-    panels = [panel(cubic, "cubic interpolation"), panel(ours, "dropscale, edsr-lite-x3")]
+    panels = [panel(cubic, "cubic interpolation"), panel(ours, f"dropscale, {MODEL}")]
     cv2.imwrite(target, np.hstack(panels), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
