@@ -92,6 +92,14 @@ def below(folder: Path) -> Iterator[Path]:
     return (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
 
 
+def everything_below(folder: Path) -> set[str]:
+    """Relative path of every file and folder below a folder, while others make and remove them."""
+    found = set()
+    for parent, folders, names in os.walk(folder):
+        found |= {str(Path(parent, name).relative_to(folder)) for name in (*folders, *names)}
+    return found
+
+
 def stub_result(data: bytes) -> bytes:
     """What the stub engine makes of a picture."""
     return b"RESULT " + hashlib.sha256(data).hexdigest().encode() + b"\n" + data

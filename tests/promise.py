@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
-from harness import Site, stub_result
+from harness import Site, everything_below, stub_result
 
 REASON_SUFFIX = ".reason.txt"
 
@@ -141,7 +141,12 @@ class Promise:
     def _hidden(self) -> list[str]:
         site = self.site
         folders = (site.inbox, site.outbox, site.archive, site.failed)
-        return [str(path) for folder in folders for path in folder.rglob(".*")]
+        return [
+            str(folder / name)
+            for folder in folders
+            for name in sorted(everything_below(folder))
+            if os.path.basename(name).startswith(".")
+        ]
 
     def _names(self, content: str) -> list[str]:
         return [name for name, data in self.originals.items() if sha256(data) == content]

@@ -5,12 +5,11 @@ import os
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from harness import STUB_ENGINE, Site, photo, stub_result, wait_until
+from harness import STUB_ENGINE, Site, everything_below, photo, stub_result, wait_until
 
 STUB = {"command": STUB_ENGINE}
 
@@ -40,10 +39,10 @@ def wait_archived(site: Site, *names: str) -> None:
     wait_until(lambda: not hidden(site), f"the work's own files to be removed: {hidden(site)}")
 
 
-def hidden(site: Site) -> list[Path]:
+def hidden(site: Site) -> set[str]:
     """What a user should not find: files and folders of ours, outside the state folder."""
     folders = (site.inbox, site.outbox, site.archive, site.failed)
-    return [path for folder in folders for path in folder.rglob("*") if path.name.startswith(".")]
+    return {name for folder in folders for name in everything_below(folder) if os.path.basename(name).startswith(".")}
 
 
 def tagged(name: str, data: bytes) -> str:

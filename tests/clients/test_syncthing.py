@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Site, wait_until
+from harness import Site, below, wait_until
 from servers import Programs
 from syncthing import Syncthing
 from uploads import MEGABYTE, SETTINGS, Album, Uploads
@@ -46,7 +46,7 @@ def test_pictures_are_taken_under_their_final_names_and_then_gone_on_both_sides(
     phone.program.resume()
     uploads.wait_archived(*uploads.originals)
     server.scan()
-    wait_until(lambda: not list(phone.folder.rglob("*.[jp][pn]g")), "the phone to hear that they have moved")
+    wait_until(lambda: not pictures(phone.folder), "the phone to hear that they have moved")
     uploads.finish()
 
 
@@ -95,6 +95,10 @@ def test_a_conflict_copy_is_left_alone_on_both_sides(
     uploads.leave_alone(copy)
     uploads.leave_alone(MARKER)
     uploads.finish()
+
+
+def pictures(folder: Path) -> list[Path]:
+    return [path for path in below(folder) if path.suffix in {".jpg", ".png"}]
 
 
 def conflicts(folder: Path) -> list[Path]:
