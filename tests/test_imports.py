@@ -15,11 +15,11 @@ LAYERS = (
     {"errors", "journal", "memory", "window", "ignore", "filesystem", "mounts", "progress"},
     {"download"},
     {"collection"},
-    {"config", "schema", "settling", "observer", "rows", "logs"},
-    {"ledger", "patience", "waiting"},
+    {"config", "schema", "settling", "observer", "rows", "logs", "provenance"},
+    {"ledger", "patience", "waiting", "leftovers"},
     {"engine", "originals", "mounted", "instance"},
     {"inbox", "delivery"},
-    {"workshop", "straight", "coldstart", "status", "failed"},
+    {"workshop", "straight", "coldstart", "status", "failed", "rebuild"},
     {"batch", "doctor"},
     {"service"},
     {"signals"},
@@ -123,8 +123,8 @@ def test_only_the_command_line_prints_or_exits() -> None:
 
 
 def test_only_delivery_and_what_it_stands_on_move_or_remove_files() -> None:
-    """`straight` removes its own staging folder, `collection` and `download` deal with weights; the others nothing."""
-    movers = {"delivery", "originals", "filesystem", "straight", "collection", "download"}
+    """`straight` removes its own staging folder, `collection` and `download` weights, `rebuild` moves a damaged ledger."""
+    movers = {"delivery", "originals", "leftovers", "filesystem", "straight", "collection", "download", "rebuild"}
     calls = {"rename", "replace", "unlink", "remove", "rmdir", "rmtree", "move", "link", "symlink", "truncate"}
     for module in set(WATCHER) - movers:
         tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())

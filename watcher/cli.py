@@ -12,7 +12,7 @@ import msgspec
 
 from sr_engine import models
 from sr_engine.errors import ModelError
-from watcher import __version__, config, failed, instance
+from watcher import __version__, config, failed, instance, rebuild
 from watcher.cli_models import model_commands
 from watcher.config import Config
 from watcher.delivery import Delivery
@@ -23,6 +23,7 @@ from watcher.errors import (
     ConfigError,
     DropscaleError,
     EnvironmentFault,
+    LedgerLost,
     NoModelError,
 )
 from watcher.filesystem import display
@@ -157,8 +158,13 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
                 model = _model(settings, _models_folder(settings))
             return (settings, model) != before
 
-        while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
-            pass
+        try:
+            while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
+                pass
+        except LedgerLost as error:
+            if signals.stop:
+                raise
+            rebuild.begin_anew(error)
     tell("goodbye", "stopped")
     return EXIT_DONE
 
@@ -303,8 +309,9 @@ def _sole_watcher(settings: Config) -> Iterator[Ledger]:
     lock = instance.InstanceLock(settings.folders.state)
     lock.acquire()
     try:
-        with contextlib.closing(Ledger(settings.folders.state)) as ledger:
+        with contextlib.closing(rebuild.open_ledger(settings.folders.state)) as ledger:
             check_mounts(settings.folders, ledger)
+            rebuild.read_folders(ledger, settings.folders)
             instance.introduce(ledger)
             yield ledger
     finally:

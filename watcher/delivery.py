@@ -11,7 +11,7 @@ import os
 import time
 from typing import NamedTuple
 
-from watcher import __version__
+from watcher import __version__, leftovers, provenance
 from watcher.config import Folders
 from watcher.filesystem import (
     candidate_names,
@@ -31,6 +31,7 @@ from watcher.filesystem import (
 from watcher.ledger import Ledger
 from watcher.mounted import MountPoint
 from watcher.originals import OriginalChanged, Originals
+from watcher.provenance import Provenance
 from watcher.rows import Picture, State
 
 STAGING = ".dropscale-staging"
@@ -110,6 +111,14 @@ class Delivery:
             os.unlink(target)
             return None
         return Staged(target, sha256, os.path.getsize(target))
+
+    def sweep_leftovers(self) -> None:
+        """Remove, or bring back into the inbox, hidden files of ours of which the ledger knows nothing, for it is new.
+
+        Raises:
+            OSError: a folder is gone or full.
+        """
+        leftovers.sweep(self._folders)
 
     # The three ends of a picture
 
@@ -240,6 +249,7 @@ class Delivery:
             if present:
                 os.unlink(staged.path)
                 return relative
+            provenance.mark(staged.path, Provenance(picture.sha256, picture.recipe, staged.sha256))
             try:
                 # across: a subfolder of the outbox may be a mount of its own
                 publish_across(staged.path, target, hidden_name(target, picture.id, picture.sha256))

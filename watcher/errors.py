@@ -6,7 +6,8 @@ DropscaleError
 ├── EnvironmentFault      3   share gone, disk full, unwritable folder
 │   ├── NoModelError      3   the model is missing or is not the file that the manifest names
 │   ├── EngineUnusable    3   the engine process cannot work on this machine
-│   └── LedgerError       3   the ledger cannot be opened or is damaged
+│   └── LedgerError       3   the ledger cannot be read or written
+│       └── LedgerLost    3   it is damaged, or its file is gone: the next start makes it anew from the folders
 └── AlreadyRunning        0   another watcher holds the lock: cron overlaps are normal
 """
 
@@ -50,7 +51,11 @@ class EngineUnusable(EnvironmentFault):
 
 
 class LedgerError(EnvironmentFault):
-    """The ledger cannot be opened."""
+    """The ledger cannot be read or written now."""
+
+
+class LedgerLost(LedgerError):
+    """The ledger is damaged, or its file is gone: waiting does not help, it has to be made anew."""
 
 
 class AlreadyRunning(DropscaleError):

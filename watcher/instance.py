@@ -1,12 +1,13 @@
 """One watcher for a state folder: a lock of the kernel, which no crash can leave behind."""
 
+import contextlib
 import os
 import platform
 import time
 
 from filelock import FileLock, Timeout
 
-from watcher.errors import AlreadyRunning, EnvironmentFault
+from watcher.errors import AlreadyRunning, EnvironmentFault, LedgerError
 from watcher.ledger import FILE_NAME as LEDGER_NAME
 from watcher.ledger import Ledger
 from watcher.mounts import how_to_watch, read_mounts
@@ -92,11 +93,11 @@ def describe_holder(state_folder: str) -> str:
     """Who noted to hold the lock: `process 12 on host, since 2026-11-22 14:20:01`."""
     if not os.path.exists(os.path.join(state_folder, LEDGER_NAME)):
         return "it is just starting"
-    ledger = Ledger(state_folder)
     try:
-        notes = ledger.notes()
-    finally:
-        ledger.close()
+        with contextlib.closing(Ledger(state_folder)) as ledger:
+            notes = ledger.notes()
+    except LedgerError:
+        notes = {}
     if "pid" not in notes:
         return "it is just starting"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(notes["started_at"])))

@@ -9,18 +9,27 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watcher.errors import LedgerError
 from watcher.filesystem import Digest
+from watcher.provenance import Provenance
 from watcher.rows import COLUMNS, MOVING, Picture, State, columns_of, from_row
-from watcher.schema import connect, remedy
+from watcher.schema import connect, damage, fault, lost
 
 if TYPE_CHECKING:
     from watcher.engine import EngineProcess
 
 FILE_NAME = "ledger.sqlite3"
+
+
+class FoundResult(NamedTuple):
+    """A result that lies in the outbox: its path below, its bytes, and what it says of itself."""
+
+    path: str
+    size: int
+    provenance: Provenance
 
 
 class Ledger:
@@ -30,19 +39,57 @@ class Ledger:
         """Open or create the ledger.
 
         Raises:
-            LedgerError: it is damaged, from a newer version, or cannot be written.
+            LedgerError: it is from a newer version, or cannot be written.
+            LedgerLost: it is damaged.
         """
         self.path = os.path.join(state_folder, FILE_NAME)
         self._lock = threading.RLock()
         try:
             self._connection = connect(self.path)
         except sqlite3.Error as error:
-            raise LedgerError(f"cannot open the ledger {self.path}: {error}", remedy(error)) from error
+            raise fault(error, f"cannot open the ledger {self.path}") from error
+        self._file = self._file_now()
 
     def close(self) -> None:
         """Close the connection."""
+        # SQLite removes the log of writes by its name when it closes: by now that may be another ledger's
+        with self._lock, contextlib.suppress(LedgerError, sqlite3.Error):
+            if self._file_now() == self._file:
+                self._connection.close()
+
+    def check(self) -> None:
+        """See that the file which was opened is still there: SQLite would go on writing to one that was removed.
+
+        Raises:
+            LedgerLost: it is not.
+            LedgerError: its disk does not answer.
+        """
+        if self._file_now() != self._file:
+            raise lost(f"the ledger {self.path} was removed")
+
+    def check_whole(self) -> None:
+        """Look through the whole file.
+
+        Raises:
+            LedgerLost: it is damaged.
+            LedgerError: it cannot be read.
+        """
         with self._lock:
-            self._connection.close()
+            try:
+                problem = damage(self._connection)
+            except sqlite3.Error as error:
+                raise fault(error, f"cannot read the ledger {self.path}") from error
+        if problem:
+            raise lost(f"the ledger {self.path} is damaged: {problem}")
+
+    def _file_now(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise LedgerError(f"the ledger {self.path} does not answer: {error.strerror}") from error
+        return status.st_dev, status.st_ino
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -50,20 +97,21 @@ class Ledger:
 
         Raises:
             LedgerError: SQLite refused, for example because the disk is full. Nothing was changed.
+            LedgerLost: it is damaged, or was removed.
         """
         with self._lock:
+            self.check()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
                 except BaseException:
-                    self._connection.rollback()
+                    self._roll_back()
                     raise
                 self._connection.commit()
             except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.rollback()
-                raise LedgerError(f"cannot write the ledger {self.path}: {error}", remedy(error)) from error
+                self._roll_back()
+                raise fault(error, f"cannot write the ledger {self.path}") from error
 
     # Claiming
 
@@ -266,7 +314,39 @@ class Ledger:
         """What the watcher noted last."""
         return dict(self._query("SELECT key, value FROM notes", ()))
 
+    # What was before this ledger
+
+    def remember(self, results: Iterable[FoundResult]) -> int:
+        """Note results that an earlier ledger knew of, all or none; returns how many."""
+        count = 0
+        with self.transaction() as connection:
+            for found in results:
+                path, now = os.fsencode(found.path), time.time()
+                source_sha256, recipe, result_sha256 = found.provenance
+                connection.execute(
+                    "INSERT INTO pictures (path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe, state,"
+                    " reason, result_path, result_sha256, result_bytes, created_at, changed_at)"
+                    " VALUES (?, '0', '0', 0, '0', '0', ?, ?, 'done', 'found in the outbox', ?, ?, ?, ?, ?)",
+                    (path, source_sha256, recipe, path, result_sha256, found.size, now, now),
+                )
+                count += 1
+        return count
+
+    def take_over(self, table: str, columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
+        """Enter rows of another ledger's table."""
+        places = ", ".join("?" * len(columns))
+        with self.transaction() as connection:
+            connection.executemany(
+                f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - a ledger's own
+                rows,
+            )
+
     # Private
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # the error that led here is the one to tell
+            if self._connection.in_transaction:
+                self._connection.rollback()
 
     def _change(self, identifier: int, table: str = "pictures", **columns: Any) -> None:
         if table == "pictures":
@@ -280,10 +360,11 @@ class Ledger:
 
     def _query(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
         with self._lock:
+            self.check()
             try:
                 return self._connection.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
-                raise LedgerError(f"cannot read the ledger {self.path}: {error}", remedy(error)) from error
+                raise fault(error, f"cannot read the ledger {self.path}") from error
 
     def _all(self, condition: str, parameters: tuple[Any, ...]) -> list[Picture]:
         return [

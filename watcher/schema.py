@@ -3,7 +3,7 @@
 import sqlite3
 import time
 
-from watcher.errors import LedgerError
+from watcher.errors import LedgerError, LedgerLost
 
 # One script a version, applied in order; `PRAGMA user_version` counts those that were. Never edit one that was
 # released: add the next.
@@ -129,11 +129,28 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def remedy(error: sqlite3.Error) -> str:
-    """What a user can do about an error of SQLite."""
+def damage(connection: sqlite3.Connection) -> str:
+    """What is wrong with the file as a whole; empty if it is sound.
+
+    Raises:
+        sqlite3.Error: it is too badly damaged to tell, or cannot be read.
+    """
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := sorted({"batches", "pictures", "engine_runs", "notes"} - tables):
+        return f"the table {missing[0]} is missing"
+    found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return "" if found == "ok" else found
+
+
+def fault(error: sqlite3.Error, doing: str) -> LedgerError:
+    """An error of SQLite as ours; one that says that the file is no ledger any more is a LedgerLost."""
     if (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return (
-            "move the state folder away and start again: the pictures are in the folders, only the memory of earlier "
-            "results is lost"
-        )
-    return "free space on its disk, and see that this user may write to the state folder"
+        return lost(f"{doing}: {error}")
+    return LedgerError(
+        f"{doing}: {error}", "free space on its disk, and see that this user may write to the state folder"
+    )
+
+
+def lost(problem: str) -> LedgerLost:
+    """The ledger is of no use any more."""
+    return LedgerLost(problem, "start dropscale: it makes the ledger anew from the folders, and keeps a damaged one")

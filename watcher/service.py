@@ -16,7 +16,7 @@ from watcher import filesystem, memory
 from watcher.batch import run_batch
 from watcher.config import Config
 from watcher.delivery import Delivery
-from watcher.errors import LedgerError
+from watcher.errors import LedgerError, LedgerLost
 from watcher.filesystem import Digest, Identity, digest, display
 from watcher.inbox import Inbox
 from watcher.journal import tell, warn
@@ -106,6 +106,7 @@ class Service:
 
         Raises:
             LedgerError: the ledger cannot be read or written at the start.
+            LedgerLost: the ledger was lost: begin anew, with another one.
             OSError: the inbox is not there at the start.
         """
         memory.limit_arenas()
@@ -117,6 +118,9 @@ class Service:
             while not self._stops and not (self._renewed and self._job is None):
                 try:
                     self._step(time.monotonic())
+                except LedgerLost:
+                    self._pause(self._config.retry.first_seconds)  # a dying disk may lose one after the other
+                    raise
                 except LedgerError as error:
                     warn("ledger", "{problem}; trying again", problem=error.message)
                     self._pause(self._config.retry.first_seconds)
@@ -157,6 +161,7 @@ class Service:
     # Steps of the loop
 
     def _step(self, now: float) -> None:
+        self._ledger.check()
         if self._reload:
             self._reload = False
             self._renewed |= self._renew()
@@ -220,7 +225,9 @@ class Service:
             self._held.pop(path, None)
         self._stale = True
         unread, self._unread = self._unread, set()
-        if (broken := job.exception()) is not None:
+        if isinstance(broken := job.exception(), LedgerLost):
+            raise broken
+        if broken is not None:
             # of our own errors, too: one picture must not end the watching of all others
             ours = not isinstance(broken, LedgerError | OSError)
             trace = "".join(traceback.format_exception(broken)) if ours else ""

@@ -12,7 +12,7 @@ class Signals:
     def __init__(self) -> None:
         """Take the signals from now on; belongs to the main thread."""
         self.reload = False
-        self._stop = False
+        self.stop = False
         self._service: Service | None = None
         self._had_terminal = os.isatty(2)
         signal.signal(signal.SIGTERM, self._on_stop)
@@ -25,13 +25,13 @@ class Signals:
     def attach(self, service: Service) -> None:
         """From now on the signals are for this one."""
         self._service = service
-        if self._stop:
+        if self.stop:
             service.request_stop()
         if self.reload:
             service.request_reload()
 
     def _on_stop(self, *_: object) -> None:
-        self._stop = True
+        self.stop = True
         if self._service is not None:
             self._service.request_stop()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.errors import LedgerError
+from watcher.errors import LedgerError, LedgerLost
 from watcher.filesystem import Digest, Identity
 from watcher.ledger import FILE_NAME, Ledger
 from watcher.rows import State
@@ -64,9 +64,9 @@ def test_a_damaged_ledger_is_told_with_a_remedy(tmp_path: Path, damage: str) -> 
     path.write_bytes(
         {"garbage": b"not a database" * 999, "header": b"\0" * 100 + whole[100:], "half": whole[:5000]}[damage]
     )
-    with pytest.raises(LedgerError) as caught:
+    with pytest.raises(LedgerLost) as caught:
         Ledger(str(tmp_path))
-    assert str(path) in caught.value.message and "move the state folder away" in caught.value.remedy
+    assert str(path) in caught.value.message and "makes the ledger anew from the folders" in caught.value.remedy
 
 
 def test_a_ledger_in_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
