@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from harness import HASTE, HASTY_STUB, QUICK, Running, Site, photo, wait_until
@@ -68,18 +69,36 @@ def strike(site: Site, running: Running, stream: Stream, chance: random.Random) 
     return whom if killed else "watcher" if whom == "both" else None
 
 
+@pytest.fixture
+def site_of_one(make_site: Callable[..., Site]) -> Site:
+    """All folders on one file system."""
+    return make_site(**HASTY_STUB)
+
+
+@pytest.fixture
+def site_of_two(make_site: Callable[..., Site], other_filesystem: Path) -> Site:
+    """Archive and failed on another file system: originals are copied."""
+    folders = {key: str(other_filesystem / key) for key in ("archive", "failed")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    site = make_site(**HASTY_STUB, folders=folders)
+    site.archive, site.failed = Path(folders["archive"]), Path(folders["failed"])
+    return site
+
+
 @pytest.mark.slow
-def test_a_hundred_kills_over_a_stream_of_pictures_lose_nothing_and_deliver_nothing_twice(
-    make_site: Callable[..., Site],
+@pytest.mark.parametrize("kind", ["site_of_one", "site_of_two"])
+def test_250_kills_over_a_stream_of_pictures_lose_nothing_and_deliver_nothing_twice(
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
     """Kill -9 of watcher, engine or both at random moments: the promise holds, during the stream and after it."""
-    site = make_site(**HASTY_STUB)
-    chance = random.Random(20_260)
+    site: Site = request.getfixturevalue(kind)
+    chance = random.Random(kind)
     promise = Promise(site)
     stream = Stream(promise, chance)
     running = site.start(ready=False)
     kills: Counter[str] = Counter()
-    while kills.total() < 100:
+    while kills.total() < 250 or len(promise.originals) < 250:
         for _ in range(chance.choice([0, 1, 1, 2])):
             stream.drop()
         whom = strike(site, running, stream, chance)
@@ -88,7 +107,8 @@ def test_a_hundred_kills_over_a_stream_of_pictures_lose_nothing_and_deliver_noth
             kills[whom] += 1
         if running.process.poll() is not None:
             running = site.start(ready=False)
-    assert min(kills[whom] for whom in ("watcher", "engine", "both")) >= 15, kills
+    print(f"{len(promise.originals)} pictures, {len(stream.failing)} of them to fail; kills: {dict(kills)}")
+    assert min(kills[whom] for whom in ("watcher", "engine", "both")) >= 40, kills
 
     stream.drop()
     wait_until(lambda: site.names(site.inbox) == set(), f"the inbox to be empty: {running.log_path}")
