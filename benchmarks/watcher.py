@@ -1,6 +1,6 @@
-"""What the watcher costs: at rest, per file of a large drop, and from a settled picture to the engine.
+"""What the watcher costs: at rest, per file of a large drop, from a settled picture to the engine, and in the long run.
 
-    python benchmarks/watcher.py [rest] [drop] [latency]
+    python benchmarks/watcher.py [rest] [drop] [latency] [soak]
 
 The engine is the tests' stub, a real child process that copies instead of upscaling, so that only the watcher is
 measured. Linux only: figures come from /proc. Prints Markdown tables for docs/benchmarks.md.
@@ -28,6 +28,7 @@ REST_SECONDS = 60
 ARCHIVED = 1000
 DROPS = (2500, 5000, 10000)
 ROUNDS = 20
+SOAK, SOAK_STEP, WAVE = 10_000, 2_000, 250
 SETTLE_SECONDS, QUIET_SECONDS = 0.5, 1.0
 
 
@@ -131,6 +132,26 @@ def latency(root: Path) -> None:
     print(f"| largest | {max(beyond) * 1e3:.0f} | 100 |\n")
 
 
+def soak(root: Path) -> None:
+    """Pictures one after another through one watcher: whether it gets slower or larger with what it has done."""
+    print("| pictures so far | pictures a second, against the first row | watcher CPU per picture, against it | resident |")
+    print("|---|---|---|---|")
+    rows: list[tuple[float, float]] = []
+    with Site(root, max_files=200, quiet_seconds=0.05) as site:
+        for start in range(0, SOAK, SOAK_STEP):
+            cpu, begun = site.cpu_seconds(), time.monotonic()
+            for number in range(start, start + SOAK_STEP):
+                if number % WAVE == 0:
+                    wait_until(lambda: len(os.listdir(root / "inbox")) < WAVE)
+                (root / "inbox" / f"{number}.jpg").write_bytes(b"picture %d" % number)
+            wait_until(lambda: not os.listdir(root / "inbox"))
+            rows.append((SOAK_STEP / (time.monotonic() - begun), (site.cpu_seconds() - cpu) / SOAK_STEP))
+            rate, each = (now / first for now, first in zip(rows[-1], rows[0], strict=True))
+            done = start + SOAK_STEP
+            print(f"| {done:,} | {rate:.2f} | {each:.2f} | {site.resident_megabytes():.1f} MB |", flush=True)
+    print(f"\nThe first row: {rows[0][0]:.0f} pictures a second, {rows[0][1] * 1e3:.2f} ms of CPU each.\n")
+
+
 def wait_until(condition: Callable[[], Any], patience: float = 120) -> None:
     """Poll a condition."""
     deadline = time.monotonic() + patience
@@ -150,7 +171,7 @@ def machine() -> str:
 def main(names: list[str]) -> None:
     """Run the benchmarks that were named, or all."""
     print(f"Machine: {machine()}\n")
-    for benchmark in (rest, drop, latency):
+    for benchmark in (rest, drop, latency, soak):
         if not names or benchmark.__name__ in names:
             with tempfile.TemporaryDirectory() as folder:
                 benchmark(Path(folder))
