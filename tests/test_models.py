@@ -246,6 +246,22 @@ def test_names(place: Path) -> None:
     assert "not 3 times as --scale says" in complaint(models(place, "add", source, "--scale", "3"), 3)
 
 
+def test_a_stopped_addition_leaves_neither_its_folder_nor_its_process(make_site: Callable[..., Site]) -> None:
+    site = make_site(engine={"models_folder": "own"})
+    adding = site.start("models", "add", str(network(site.root / "others.onnx")), ready=False)
+
+    def staging() -> list[Path]:
+        return list((site.root / "own").glob(".dropscale-staging-*"))
+
+    def children() -> str:
+        return Path(f"/proc/{adding.pid}/task/{adding.pid}/children").read_text()
+
+    (child,) = wait_until(lambda: children().split() if staging() else "", "its process").copy()
+    assert adding.stop() == 128 + signal.SIGTERM, adding.log()
+    assert not staging()
+    assert not Path(f"/proc/{child}").exists()
+
+
 def test_what_a_killed_one_left_is_cleared_away_and_nothing_of_the_users(place: Path) -> None:
     left = place / "own" / ".dropscale-staging-abc"
     left.mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -34,7 +33,7 @@ from watcher.mounted import check_mounts, note_mounts
 from watcher.mounts import sync_client_hint, sync_warning
 from watcher.progress import Progress
 from watcher.service import Ended, Service
-from watcher.signals import Signals
+from watcher.signals import Signals, exit_on_signals
 from watcher.workshop import Outcome
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells do
@@ -255,7 +254,7 @@ def upscale(
     settings = msgspec.structs.replace(settings, engine=engine)
     folder = _models_folder(settings)
     _model(settings, folder)
-    _exit_on_signals()
+    exit_on_signals()
     some_failed = upscale_files(settings, folder, files, output_folder, progress)
     return EXIT_SOME_FAILED if some_failed else EXIT_DONE
 
@@ -381,14 +380,6 @@ def _model(settings: Config, folder: str) -> models.Model:
     except ModelError as error:
         raise NoModelError(error.message, "see `dropscale doctor`") from error
     return found.model
-
-
-def _exit_on_signals() -> None:
-    """Let a signal end a command as Ctrl-C does: cleaning up on its way out."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _exit_code(outcome: Outcome) -> int:

@@ -11,6 +11,7 @@ from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher.errors import EXIT_DONE, EnvironmentFault, NoModelError
 from watcher.filesystem import display
+from watcher.signals import exit_on_signals
 
 if TYPE_CHECKING:
     from watcher.collection import Collection
@@ -62,6 +63,7 @@ def model_commands(settings: Settings, config_option: Callable[..., Any]) -> cli
     @config_option
     def fetch(names: tuple[str, ...], config_path: str | None) -> int:
         """Download models that others published, check them and convert them; goes on where it broke off."""
+        exit_on_signals()
         collection = _collection(settings(config_path))
         for name in names:
             _fetch(collection, name)
@@ -89,6 +91,7 @@ def model_commands(settings: Settings, config_option: Callable[..., Any]) -> cli
         """Take a model from disk: an ONNX network, or a .pb of OpenCV's dnn_superres."""
         from watcher.collection import Wanted  # noqa: PLC0415 - keep the watcher itself small
 
+        exit_on_signals()
         collection = _collection(settings(config_path))
         wanted = Wanted(algorithm, scale, color, value_range)
         source = display(os.path.abspath(file))

@@ -74,6 +74,19 @@ def look_at(path: str) -> Identity | None:
     return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
+def is_taken(path: str) -> bool:
+    """Whether something has that name, also a link that leads nowhere.
+
+    Raises:
+        OSError: the file system does not answer. `os.path.lexists` would say that the name is free.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def open_regular(path: str) -> io.FileIO:
     """Open a regular file for reading, following no link and waiting for no pipe.
 
@@ -81,10 +94,13 @@ def open_regular(path: str) -> io.FileIO:
         OSError: it cannot be opened, or is no regular file.
     """
     descriptor = os.open(path, _READ_FLAGS)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return io.FileIO(descriptor, "rb")
+    except BaseException:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return io.FileIO(descriptor, "rb")
+        raise
 
 
 def digest(path: str) -> Digest:
@@ -180,12 +196,20 @@ def _make_level(parent: str, name: str) -> str:
         try:
             os.mkdir(folder)
         except FileExistsError:
-            if os.path.isdir(folder):
+            if _is_folder(folder):
                 return candidate
             continue
         fsync_folder(parent)
         return candidate
     raise AssertionError("candidate_names never ends")
+
+
+def _is_folder(path: str) -> bool:
+    """Like `os.path.isdir`, which takes a share that stumbles for a file that is in the way."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:  # a link that leads nowhere
+        return False
 
 
 def rename_noreplace(source: str, target: str) -> None:

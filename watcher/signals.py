@@ -1,9 +1,23 @@
-"""SIGTERM and SIGINT stop the watcher, SIGHUP lets it read its config again."""
+"""SIGTERM and SIGINT stop the watcher, SIGHUP lets it read its config again; other commands end and clean up."""
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
-from watcher.service import Service
+if TYPE_CHECKING:
+    from watcher.service import Service
+
+
+def exit_on_signals() -> None:
+    """Let a signal end a command as Ctrl-C does: cleaning up on its way out."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)  # as shells count
 
 
 class Signals:
@@ -22,7 +36,7 @@ class Signals:
         if hasattr(signal, "SIGIO"):
             signal.signal(signal.SIGIO, signal.SIG_IGN)  # see filesystem.writer_present
 
-    def attach(self, service: Service) -> None:
+    def attach(self, service: "Service") -> None:
         """From now on the signals are for this one."""
         self._service = service
         if self.stop:
