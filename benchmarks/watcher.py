@@ -134,7 +134,7 @@ def latency(root: Path) -> None:
 
 def soak(root: Path) -> None:
     """Pictures one after another through one watcher: whether it gets slower or larger with what it has done."""
-    print("| pictures so far | pictures a second, against the first row | watcher CPU per picture, against it | resident |")
+    print("| pictures so far | a second, against the first row | watcher CPU per picture, against it | resident |")
     print("|---|---|---|---|")
     rows: list[tuple[float, float]] = []
     with Site(root, max_files=200, quiet_seconds=0.05) as site:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
 import msgspec  # noqa: E402
 
-from sr_engine import loading, protocol, runtimes  # noqa: E402
+from sr_engine import loading, machine, protocol, runtimes  # noqa: E402
 from sr_engine.errors import EngineError, UnusableEngine  # noqa: E402
 
 if TYPE_CHECKING:
@@ -172,7 +172,13 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
     clock = Phases()
     wanted = runtimes.Options(options.device, options.precision, options.threads, options.cache_folder)
     choice = loading.Choice(
-        options.model, options.models_folder, options.runtime, wanted, options.ensemble, options.sha256
+        options.model,
+        options.models_folder,
+        options.runtime,
+        wanted,
+        options.ensemble,
+        options.sha256,
+        engine_bytes=options.limits.engine_bytes,
     )
     loaded = loading.load(choice, over=clock.end)
     # Only now: it imports OpenCV, and loading a runtime has made sure that it can be imported.
@@ -234,12 +240,17 @@ def _end_for_memory(budget: "TileBudget", device: str, events: Events) -> NoRetu
     """The device's memory did not suffice: a fresh process with smaller tiles has to go on."""
     obstacle = budget.shrink()
     advice = obstacle or "a fresh engine goes on with smaller ones"
+    message = f"the memory of {device} does not hold tiles of {budget.pixels} pixels: {advice}"
+    fault = protocol.Fault.ENVIRONMENT
+    if obstacle and device == "cpu" and machine.own_limit_is_to_blame():
+        budget.forget()  # the tiles are small, and one of the pictures in work is not
+        message, fault = machine.beyond_own_limit(), protocol.Fault.PICTURE
     events.emit(
         protocol.Failed(
             id=None,
             code=protocol.Code.OUT_OF_MEMORY,
-            message=f"the memory of {device} does not hold tiles of {budget.pixels} pixels: {advice}",
-            fault=protocol.Fault.ENVIRONMENT,
+            message=message,
+            fault=fault,
             retryable=not obstacle,
         )
     )

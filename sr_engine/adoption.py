@@ -12,6 +12,7 @@ import traceback
 
 import msgspec
 
+from sr_engine import machine
 from sr_engine.errors import EngineError, ModelError
 from sr_engine.models import Adopted, Color
 
@@ -21,6 +22,9 @@ _MOST_BYTES = 2 << 30
 _LEAST_RANGE, _LARGEST_RANGE = 1e-3, 65_535.0
 _NONSENSE = 14.0
 """dB below bicubic interpolation."""
+
+_UNMAPPED_BYTES = 128 << 20
+"""What the libraries that are loaded later map for each core and do not touch: stacks and buffers, rather too much."""
 
 # How protobuf begins: with the version of an ONNX model, or with the first node of a frozen graph.
 _ONNX, _FROZEN_GRAPH = b"\x08", b"\x0a"
@@ -155,6 +159,7 @@ def main() -> None:
     given = vars(parser.parse_args())
     answer = os.dup(1)
     os.dup2(2, 1)
+    machine.limit_own_memory(unmapped_bytes=machine.processors() * _UNMAPPED_BYTES)
     try:
         said = msgspec.json.encode(adopt(given.pop("source"), given.pop("target"), **given))
     except EngineError as error:

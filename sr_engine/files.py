@@ -43,13 +43,17 @@ class Source:
             EnvironmentFault: UNREADABLE; vanished, forbidden, a link, a folder, a device.
         """
         try:
-            self._file = open(os.open(path, _READ), "rb")  # noqa: SIM115 - closed by __exit__
+            descriptor = os.open(path, _READ)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise EnvironmentFault(Code.UNREADABLE, "it is not a regular file")
+                self._file = open(descriptor, "rb")  # noqa: SIM115 - closed by __exit__
+            except BaseException:
+                os.close(descriptor)
+                raise
         except OSError as error:
             raise _unreadable(error) from error
-        status = os.fstat(self._file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            self._file.close()
-            raise EnvironmentFault(Code.UNREADABLE, "it is not a regular file")
         self.size = status.st_size
 
     def __enter__(self) -> "Source":
@@ -124,7 +128,7 @@ def store(data: bytes, path: str) -> None:
 def _unreadable(error: OSError) -> EnvironmentFault:
     # O_NOFOLLOW answers ELOOP, or EMLINK on FreeBSD.
     linked = error.errno in (errno.ELOOP, errno.EMLINK)
-    reason = "it is a symbolic link" if linked else error.strerror
+    reason = "it is a symbolic link" if linked else error.strerror or error
     return EnvironmentFault(Code.UNREADABLE, f"it cannot be read: {reason}")
 
 

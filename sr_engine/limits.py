@@ -41,7 +41,9 @@ _WEBP_WITH_ALPHA = 11.5
 _SAME = Output()
 
 
-def check(header: Header, file_bytes: int, limits: Limits, output: Output, *, scale: int) -> None:
+def check(
+    header: Header, file_bytes: int, limits: Limits, output: Output, *, scale: int, room_bytes: int | None = None
+) -> None:
     """Refuse what cannot be handled or is beyond the limits.
 
     Args:
@@ -50,6 +52,7 @@ def check(header: Header, file_bytes: int, limits: Limits, output: Output, *, sc
         limits: what to refuse.
         output: how the result is to be written.
         scale: how many times larger it is to become.
+        room_bytes: what this process can hold beside what it holds already, if there is a limit.
 
     Raises:
         PictureError: UNSUPPORTED, or TOO_LARGE; the message names the limit.
@@ -68,7 +71,9 @@ def check(header: Header, file_bytes: int, limits: Limits, output: Output, *, sc
     for width, height in ((header.width, header.height), *header.further):
         result_kind(header.kind, width * scale, height * scale, output, sample_bytes=2 if header.deep else 1)
     needed = expected_memory_bytes(header, file_bytes, scale=scale, output=output)
-    allowed = limits.memory_bytes or machine.total_bytes() // 4 * 3
+    allowed, key = limits.memory_bytes or machine.total_bytes() // 4 * 3, "memory_megabytes"
+    if room_bytes is not None and room_bytes < allowed:
+        allowed, key = room_bytes, "engine_megabytes"
     if needed > allowed:
         remedy = ""
         if header.pages == 1 and not header.alpha and scale * header.side <= _LONGEST_SIDE[Kind.JPEG]:
@@ -76,7 +81,7 @@ def check(header: Header, file_bytes: int, limits: Limits, output: Output, *, sc
             remedy = "or set output.format to jpeg, " if as_jpeg <= allowed else ""
         raise _too_large(
             f"{sides} need about {_amount(needed)} of memory and may use {_amount(allowed)}",
-            "memory_megabytes",
+            key,
             remedy,
         )
 

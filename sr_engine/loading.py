@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from sr_engine import models, runtimes
+from sr_engine import machine, models, runtimes
 from sr_engine.errors import UnusableEngine
 from sr_engine.runtimes import opencv
 
@@ -26,6 +26,7 @@ class Choice(NamedTuple):
         options: for the runtime.
         ensemble: as `Network` has it.
         sha256: of the weights, if they have to be certain ones.
+        engine_bytes: what this process may use from now on, as `protocol.Limits` has it; None: it is not ours to limit.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Choice(NamedTuple):
     options: runtimes.Options
     ensemble: bool = False
     sha256: str = ""
+    engine_bytes: int | None = None
 
 
 class Loaded(NamedTuple):
@@ -74,6 +76,8 @@ def load(choice: Choice, over: Callable[[str], None] = lambda _phase: None) -> L
     over("opencv")
     runtime, reason = runtimes.load(choice.runtime, weights, model, choice.options)
     over("runtime")
+    if choice.engine_bytes is not None:  # here, because how large tiles may be depends on it
+        machine.limit_own_memory(choice.engine_bytes)
 
     from sr_engine.network import Network  # noqa: PLC0415
     from sr_engine.tile_budget import TileBudget  # noqa: PLC0415

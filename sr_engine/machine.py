@@ -3,12 +3,18 @@
 Light: no numpy, no cv2.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
 
+if sys.platform != "win32":
+    import resource
+
 _CGROUPS = "/sys/fs/cgroup"
 _UNKNOWN_BYTES = 4 << 30  # assumed where the system does not tell
+# On a small machine a picture that may be tried by `limits` needs this with the network; its swap has to bear it.
+_LEAST_LIMIT_BYTES = 2 << 30
 
 
 def processors() -> int:
@@ -23,8 +29,79 @@ def total_bytes() -> int:
     return min([_physical_bytes(), *(limit for limit, _ in _group_limits())])
 
 
+_untouched_bytes = 0  # how much higher the system's limit is than ours, see below
+
+
+def limit_own_memory(wanted_bytes: int = 0, *, unmapped_bytes: int = 0) -> int:
+    """See that this process cannot take the machine, whatever a picture does to a library.
+
+    What libraries and drivers have mapped by now and not touched does not count: stacks and buffers are some 40 MB for
+    each core, and no memory. So this is called when all is loaded, and nothing foreign was read yet.
+
+    Args:
+        wanted_bytes: the limit; 0: seven eighths of the machine, and at least _LEAST_LIMIT_BYTES.
+        unmapped_bytes: what libraries that are not loaded yet are going to map and not touch.
+
+    Returns:
+        The limit that holds from now on, or 0 where the system has none.
+    """
+    global _untouched_bytes  # noqa: PLW0603 - as the limit itself, it is one for the process
+    if sys.platform != "linux":
+        return 0  # macOS accepts such limits and does nothing
+    limit = wanted_bytes or max(total_bytes() // 8 * 7, _LEAST_LIMIT_BYTES)
+    status = "/proc/self/status"
+    untouched = max(_kilobytes(status, "VmData") - _kilobytes(status, "RssAnon"), 0) + unmapped_bytes
+    # Not RLIMIT_AS: CUDA and OpenVINO reserve far more addresses than they ever use. This one counts private memory
+    # that can be written (since Linux 4.7), which is what a picture's pixels are. What CUDA pins or manages is mapped
+    # from its driver, so it is shared and not counted.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = limit + untouched
+    if hard != resource.RLIM_INFINITY:
+        allowed = min(allowed, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+        _untouched_bytes = untouched
+        return max(allowed - untouched, 1)
+    return 0
+
+
+def own_limit_bytes() -> int:
+    """What `limit_own_memory` set, or somebody outside; 0: nothing."""
+    if sys.platform != "linux":
+        return 0
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return 0 if limit == resource.RLIM_INFINITY else max(limit - _untouched_bytes, 1)
+
+
+def own_room_bytes() -> int:
+    """What of the limit is left now; without a limit, what the machine has."""
+    limit = own_limit_bytes()
+    return max(limit + _untouched_bytes - _kilobytes("/proc/self/status", "VmData"), 0) if limit else total_bytes()
+
+
+def own_limit_is_to_blame() -> bool:
+    """Whether memory that was refused was refused for `own_limit_bytes`: not for want of it, nor for another limit."""
+    if sys.platform != "linux" or not own_limit_bytes():
+        return False
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return addresses == resource.RLIM_INFINITY and _free_bytes() > total_bytes() // 8
+
+
+def beyond_own_limit() -> str:
+    """What a picture fails with that needs more than `own_limit_bytes`."""
+    return (
+        f"it needs more memory than the engine may hold ({own_limit_bytes() / 1e9:.3g} GB): "
+        "cut the picture in parts, or raise limits.engine_megabytes"
+    )
+
+
 def available_bytes() -> int:
-    """What could be allocated now without swapping."""
+    """What this process could allocate now without swapping."""
+    return min(_free_bytes(), own_room_bytes())
+
+
+def _free_bytes() -> int:
+    """What any process could allocate now without swapping."""
     free = _kilobytes("/proc/meminfo", "MemAvailable") or _physical_bytes()
     return max(0, min([free, *(limit - used for limit, used in _group_limits())]))
 
@@ -34,9 +111,7 @@ def peak_memory_bytes() -> int:
     # Not ru_maxrss: on Linux it survives exec, and counts what a large parent had when it forked.
     if found := _kilobytes("/proc/self/status", "VmHWM"):
         return found
-    try:
-        import resource  # noqa: PLC0415 - POSIX only
-    except ImportError:
+    if sys.platform == "win32":
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -22,7 +22,15 @@ from sr_engine.files import Source, store
 from sr_engine.formats.decoding import decode
 from sr_engine.formats.encoding import encode
 from sr_engine.limits import check, expected_memory_bytes
-from sr_engine.machine import peak_memory_bytes, processors, total_bytes
+from sr_engine.machine import (
+    beyond_own_limit,
+    own_limit_bytes,
+    own_limit_is_to_blame,
+    own_room_bytes,
+    peak_memory_bytes,
+    processors,
+    total_bytes,
+)
 from sr_engine.network import Network
 from sr_engine.protocol import (
     Code,
@@ -112,7 +120,8 @@ class Pipeline:
         self._lock = threading.Lock()
         streams = network.runtime.streams
         encoders = processors()
-        room = min(_ROOM_BYTES, total_bytes() // 3)
+        self._room_bytes = own_room_bytes()
+        room = min(_ROOM_BYTES, total_bytes() // 3, self._room_bytes // 2)
         self._room = Room(room, pictures=_DECODERS + streams * network.runtime.batch + encoders + 1)
         self._tiles: TileQueue[Work, Job] = TileQueue()
         self._decoders = _started(_DECODERS, "decoder")
@@ -174,7 +183,8 @@ class Pipeline:
         scale = self._network.model.scale
         try:
             header = source.header()
-            check(header, source.size, self._limits, work.request.output, scale=scale)
+            output = work.request.output
+            check(header, source.size, self._limits, output, scale=scale, room_bytes=self._room_bytes)
         except PictureError:
             work.source_sha256 = source.sha256()
             raise
@@ -209,7 +219,7 @@ class Pipeline:
 
     def _blamed(self, error: Exception) -> Exception:
         """No values of a tile make a network break down: what it raises of its own is the device's fault."""
-        if isinstance(error, EngineError | MemoryError):
+        if isinstance(error, EngineError) or _is_memory(error):
             return error
         traceback.print_exception(error, file=sys.stderr)
         runtime = self._network.runtime
@@ -270,7 +280,15 @@ class Pipeline:
     # The ends
 
     def _fail(self, work: Work, error: Exception) -> None:
+        if _is_verdict(error) and self._is_short(work):
+            error = MemoryError()
         self._leave(work, _failure(work.request.id, error, work.source_sha256))
+
+    @staticmethod
+    def _is_short(work: Work) -> bool:
+        """Whether a library may have said "damaged" where it had no memory: near the limit, nobody can tell."""
+        limit = own_limit_bytes()
+        return limit > 0 and (own_room_bytes() < work.reserved_bytes or peak_memory_bytes() > limit // 8 * 7)
 
     def _leave(self, work: Work, answer: Done | Failed) -> None:
         with self._lock:
@@ -294,14 +312,29 @@ def _started(number: int, name: str) -> ThreadPoolExecutor:
     return pool
 
 
+def _is_memory(error: BaseException) -> bool:
+    """Whether memory was refused; libraries tell it in ways of their own."""
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.StsNoMem
+    return isinstance(error, MemoryError) or "bad_alloc" in str(error)
+
+
+def _is_verdict(error: Exception) -> bool:
+    return isinstance(error, PictureError) and error.code in (Code.UNDECODABLE, Code.UPSCALE_FAILED)
+
+
 def _failure(number: int, error: Exception, source_sha256: str) -> Failed:
     code, message, fault = Code.UPSCALE_FAILED, "", Fault.PICTURE
     if isinstance(error, EngineError):
         code, message = error.code, error.message
         fault = Fault.PICTURE if isinstance(error, PictureError) else Fault.ENVIRONMENT
-    elif isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem):
+    elif _is_memory(error):
         code, fault = Code.OUT_OF_MEMORY, Fault.ENVIRONMENT
         message = "the memory does not suffice for this picture now: free some, or cut the picture in parts"
+        if own_limit_is_to_blame():
+            fault, message = Fault.PICTURE, beyond_own_limit()  # if it was alone, which the watcher knows
+    elif isinstance(error, OSError) and error.errno is not None:  # pictures are decoded in memory: it is not theirs
+        fault, message = Fault.ENVIRONMENT, f"the system refused something that the engine needs: {error.strerror}"
     else:
         traceback.print_exception(error, file=sys.stderr)
         message = f"upscaling broke off ({type(error).__name__}: {error}); the engine's log has the details"

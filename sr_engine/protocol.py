@@ -88,12 +88,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         file_bytes: of the original.
         memory_bytes: that decoding, enlarging and encoding it are expected to need; 0 means three quarters of what
             the machine has.
+        engine_bytes: that the engine's process may hold at all; 0 means what `sr_engine.machine` thinks is safe.
     """
 
     pixels: int = 200_000_000
     side: int = 60_000
     file_bytes: int = (1 << 31) - 1
     memory_bytes: int = 0
+    engine_bytes: int = 0
 
 
 class Request(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):

@@ -57,6 +57,16 @@ class TileBudget:
         if not self._path:
             return "there is no cache folder to remember smaller ones in"
         remembered = self._read() | {self._key: _Remembered(smaller, time.time())}
+        return self._write(remembered)
+
+    def forget(self) -> None:
+        """Let the next process begin with the full size: it was not the tiles that took the memory."""
+        remembered = self._read()
+        if remembered.pop(self._key, None) is not None:
+            self._write(remembered)
+
+    def _write(self, remembered: dict[str, _Remembered]) -> str:
+        """Replace the file; why that cannot be, or nothing."""
         # Its own name for each process, and the rights that the umask gives: another user may run the watcher.
         temporary = f"{self._path}.{os.getpid()}"
         try:

@@ -94,15 +94,15 @@ def test_a_folder_that_is_missing_or_a_file_is_an_environment_fault(site: Site) 
     assert "folders.state" in complaint(site.once(), 3)
 
 
-def test_a_damaged_ledger_is_told_with_the_remedy(stub_site: Site) -> None:
+def test_commands_that_only_look_leave_a_damaged_ledger_to_the_watcher(stub_site: Site) -> None:
     site = stub_site
     site.state.mkdir()
     (site.state / "ledger.sqlite3").write_bytes(b"not a database, " * 300)
     site.drop("a.png", photo(1))
-    for name in ("once", "status", "retry"):
+    for name in ("status", "retry"):
         message = complaint(site.run(name), 3)
         assert "cannot open the ledger" in message
-    assert "move the state folder away" in message
+    assert "start dropscale: it makes the ledger anew" in message
     assert site.files(site.inbox) == {"a.png": photo(1)}
 
 

@@ -12,10 +12,12 @@ from harness import ROOT
 
 # From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
 LAYERS = (
-    {"errors", "journal", "memory", "window", "ignore", "filesystem", "mounts", "progress"},
+    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress"},
+    {"filesystem"},
     {"download"},
     {"collection"},
-    {"config", "schema", "settling", "observer", "rows", "logs", "provenance"},
+    {"provenance"},
+    {"config", "schema", "settling", "observer", "rows", "logs"},
     {"ledger", "patience", "waiting", "leftovers"},
     {"engine", "originals", "mounted", "instance"},
     {"inbox", "delivery"},
@@ -123,7 +125,7 @@ def test_only_the_command_line_prints_or_exits() -> None:
 
 
 def test_only_delivery_and_what_it_stands_on_move_or_remove_files() -> None:
-    """`straight` removes its own staging folder, `collection` and `download` weights, `rebuild` moves a damaged ledger."""
+    """`straight` clears its own staging folder, `collection` and `download` weights; `rebuild` moves a bad ledger."""
     movers = {"delivery", "originals", "leftovers", "filesystem", "straight", "collection", "download", "rebuild"}
     calls = {"rename", "replace", "unlink", "remove", "rmdir", "rmtree", "move", "link", "symlink", "truncate"}
     for module in set(WATCHER) - movers:

@@ -1,19 +1,12 @@
 """Watching the inbox: it goes away and comes back, events are lost, sync clients write under names of their own."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-from harness import ROOT, STUB_ENGINE, Running, Site, command, photo, stub_result, wait_until
+from harness import STUB_ENGINE, Running, Site, photo, stub_result, wait_until
 
 STUB = {"command": STUB_ENGINE}
-_QUEUE_LIMIT = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
 def watching(site: Site) -> str:
@@ -156,88 +149,6 @@ def test_events_are_used_on_a_local_disk_and_cost_no_waiting_for_a_scan(stub_sit
     assert stub_site.status()["watcher"]["backend"].startswith("native events (")
     stub_site.drop("a.png", photo(1))
     wait_archived(stub_site, {"a.png": photo(1)}, patience=10)
-
-
-def freeze(running: Running) -> None:
-    running.process.send_signal(signal.SIGSTOP)
-    stat = Path(f"/proc/{running.pid}/stat")
-    wait_until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T", "the watcher to be frozen", 5)
-
-
-def test_pictures_whose_events_were_lost_in_an_overflow_are_delivered(stub_site: Site) -> None:
-    """The kernel keeps max_queued_events for a reader that is too slow, and drops the rest."""
-    if not _QUEUE_LIMIT.exists():
-        pytest.skip("no inotify here")
-    site = stub_site
-    running = site.start()
-    freeze(running)
-    pictures = {}
-    for number in range(12):
-        pictures[f"early {number}.png"] = photo(number, 4, 4)
-        site.drop(f"early {number}.png", pictures[f"early {number}.png"])
-    noise = [site.inbox / "a.txt", site.inbox / "b.txt"]  # two in turn: the kernel merges equal events
-    for number in range(int(_QUEUE_LIMIT.read_text()) + 100):
-        os.close(os.open(noise[number % 2], os.O_WRONLY | os.O_CREAT))
-    for number in range(12):
-        name = f"late {number % 4}/deep/{number}.png"
-        pictures[name] = photo(100 + number, 4, 4)
-        site.drop(name, pictures[name])
-    running.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: "events were lost" in running.log(), "the overflow to be noticed")
-    wait_archived(site, pictures)
-    site.drop("late 1/deep/after.png", photo(200))
-    wait_archived(site, {**pictures, "late 1/deep/after.png": photo(200)})
-    assert site.status()["watcher"]["backend"].startswith("native events")
-
-
-READER_DIES = """
-import os, sys, time
-from watchdog.observers.inotify_c import InotifyFD
-from watcher.observer import Observer
-observer = Observer(sys.argv[1], recursive=True, hint=print, lost=print)
-observer.start()
-assert observer.is_alive()
-InotifyFD.get_instance().stop()
-deadline = time.monotonic() + 10
-while observer.is_alive():
-    assert time.monotonic() < deadline, "nobody noticed"
-    time.sleep(0.01)
-observer.stop()
-"""
-
-
-def test_the_death_of_the_thread_that_reads_events_is_noticed(tmp_path: Path) -> None:
-    """watchdog shares one such thread among its observers, and none of them notices when it ends."""
-    if not _QUEUE_LIMIT.exists():
-        pytest.skip("no inotify here")
-    done = subprocess.run(
-        [sys.executable, "-c", READER_DIES, str(tmp_path)], check=False, cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_rescan_finds_what_no_event_announced_and_polls_from_then_on(make_site: Callable[..., Site]) -> None:
-    """Subfolders beyond the system's limit of watches are silent: here it allows one watch."""
-    limit = "echo 1 > /proc/sys/user/max_inotify_watches"
-    enter = ["unshare", "--user", "--map-root-user", "sh", "-c"]
-    if shutil.which("unshare") is None or subprocess.run([*enter, limit], check=False, capture_output=True).returncode:
-        pytest.skip("user namespaces are not allowed here")
-    site = make_site(engine=STUB, watch={"rescan_seconds": 0.7})
-    site.command = [*enter, f'{limit} && exec "$0" "$@"', command()]
-    running = site.start()
-    site.drop("heard.png", photo(1))
-    site.drop("below/silent.png", photo(2))
-    wait_until(lambda: "heard.png" in site.names(site.archive), "what was announced")
-    (site.inbox / "below").mkdir(exist_ok=True)
-    site.drop("below/found.png", photo(3))
-    pictures = {"heard.png": photo(1), "below/silent.png": photo(2), "below/found.png": photo(3)}
-    wait_archived(site, pictures)
-    assert "warning: native events do not work here" in running.log()
-    report = site.status()["watcher"]
-    assert report["events_missed"] > 0
-    assert report["backend"].startswith("polling (")
-    site.drop("below/later.png", photo(4))
-    wait_archived(site, {**pictures, "below/later.png": photo(4)})
 
 
 # Sync clients and downloaders: temporary names, then the final one

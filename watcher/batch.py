@@ -14,8 +14,9 @@ from sr_engine import protocol
 from watcher import coldstart
 from watcher.delivery import Staged
 from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
-from watcher.filesystem import Digest, display, holds
+from watcher.filesystem import Digest, holds
 from watcher.journal import tell, warn
+from watcher.names import display, told
 from watcher.originals import OriginalChanged
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
@@ -52,6 +53,7 @@ class _Batch:
     id: int
     outcome: Outcome = field(default_factory=Outcome)
     _claimed: dict[int, Picture] = field(default_factory=dict)
+    _suspects: list[Picture] = field(default_factory=list)  # to be tried alone when the others are done
     _illness: str | None = None  # of the engine, once it was tested
     _twins: dict[int, list[Picture]] = field(default_factory=dict)  # by the picture that stands for its content
 
@@ -79,22 +81,21 @@ class _Batch:
 
         After a crash the rest is run again without the picture that was in work; that one then alone.
         """
-        suspects: list[Picture] = []
         restarts = 0
         while pictures:
             trouble = self._run_engine(pictures)
             if trouble is None:
                 break
-            left = [picture for picture in pictures if picture.id in self._claimed]
+            left = self._left(pictures)
             in_work = [picture for picture in left if picture.id in trouble.in_work]
-            suspects += in_work
+            self._suspects += in_work
             pictures = [picture for picture in left if picture.id not in trouble.in_work]
             restarts += not in_work
             if pictures and restarts >= self.workshop.config.engine.attempts:
                 self._wait(self._with_twins(pictures), trouble.message)  # the engine itself is ill
                 break
-        for suspect in suspects:
-            self._try_alone(suspect)
+        while self._suspects:
+            self._try_alone(self._suspects.pop(0))
 
     def settle(self) -> None:
         """Close the books: what is still claimed goes back to the inbox."""
@@ -123,7 +124,7 @@ class _Batch:
                     self._deliver_with_twins(picture, staged, "as before, no engine needed", reused=True)
                     return True
             except OSError as error:
-                self._wait(self._with_twins([picture]), _told(error))
+                self._wait(self._with_twins([picture]), told(error))
                 return True
         return False
 
@@ -140,7 +141,7 @@ class _Batch:
             try:
                 return self._run_process(pictures)
             except EngineGaveUp as gave_up:
-                left = [picture for picture in pictures if picture.id in self._claimed]
+                left = self._left(pictures)
                 restarts = restarts + 1 if len(left) == len(pictures) else 1
                 if not left:
                     return None
@@ -157,7 +158,7 @@ class _Batch:
         try:
             staging = self.workshop.delivery.open_staging(self.id)
         except OSError as error:
-            self._wait(self._with_twins(pictures), _told(error))
+            self._wait(self._with_twins(pictures), told(error))
             return None
         requests = [self._request(picture, staging) for picture in pictures]
         with self._metered_engine() as engine:
@@ -194,7 +195,7 @@ class _Batch:
                 workshop.model.sha256,
             )
         except OSError as error:
-            self.outcome.trouble = f"the engine cannot be started: {_told(error)}; see engine.command"
+            self.outcome.trouble = f"the engine cannot be started: {told(error)}; see engine.command"
             yield None
             return
         run = None
@@ -226,7 +227,7 @@ class _Batch:
         elif isinstance(event, protocol.Done) and event.id in pictures:
             self._accept(pictures[event.id], event)
         elif isinstance(event, protocol.Failed) and event.id in pictures:
-            self._judge(pictures[event.id], event)
+            self._judge(pictures[event.id], event, alone=len(pictures) == 1)
 
     def _accept(self, picture: Picture, done: protocol.Done) -> None:
         staged = Staged(protocol.decode_path(done.target), done.result_sha256, done.result_bytes)
@@ -241,15 +242,18 @@ class _Batch:
             how = f"{done.width} x {done.height}, {seconds:.1f} s" + (f"; {done.note}" if done.note else "")
             self._deliver_with_twins(picture, staged, how, reused=False)
         except OSError as error:
-            self._wait(self._with_twins([picture]), _told(error))
+            self._wait(self._with_twins([picture]), told(error))
 
-    def _judge(self, picture: Picture, failed: protocol.Failed) -> None:
+    def _judge(self, picture: Picture, failed: protocol.Failed, *, alone: bool) -> None:
         if failed.source_sha256 not in ("", picture.sha256):
             self._withdraw(picture)
             return
         twins = self._with_twins([picture])
         if failed.fault is protocol.Fault.ENVIRONMENT:
             self._wait(twins, failed.message)
+            return
+        if failed.code is protocol.Code.OUT_OF_MEMORY and not alone:
+            self._suspects.append(picture)  # others may have held the memory that it missed
             return
         for twin in twins:
             if failed.code is protocol.Code.UNDECODABLE:
@@ -272,12 +276,8 @@ class _Batch:
                     return
                 if self._engine_is_ill():
                     break
-                last_words = trouble.stderr.strip().splitlines()[-1:]
-                reason = "; ".join(
-                    [f"{trouble.message} while it worked on this picture, {attempts} times", *last_words]
-                )
                 for twin in self._with_twins([picture]):
-                    self._fail(twin, reason)
+                    self._fail(twin, trouble.verdict(attempts))
                 return
         if trouble is not None:
             self._wait(self._with_twins([picture]), trouble.message)
@@ -306,9 +306,10 @@ class _Batch:
                 self._changed(twin)
                 continue
             except OSError as error:
-                self._wait([twin], _told(error))
+                self._wait([twin], told(error))
                 continue
             self._end(twin)
+            self.workshop.forget_doubt(twin)
             self.outcome.delivered += 1
             self.outcome.reused += again
             tell(
@@ -322,23 +323,20 @@ class _Batch:
 
     def _doubt(self, picture: Picture, reason: str) -> None:
         """It cannot be decoded: give an unfinished upload time to become whole, and then no more."""
-        allowed = self.workshop.config.watch.incomplete_seconds
-        if picture.suspected_at is None:
-            self.workshop.ledger.suspect(picture.id, reason)
-        until = (picture.suspected_at or time.time()) + allowed
-        # a clock that was set back must not make it wait for days
-        if not 0 < until - time.time() <= allowed:
+        left = self.workshop.doubt(picture, reason)
+        if left <= 0:
             self._fail(picture, reason)
             return
         self._end(picture)
         self.outcome.waiting += 1
+        until = time.time() + left
         self.workshop.ledger.wait(picture.id, f"cannot be decoded, perhaps unfinished: {reason}", until, counts=False)
         tell(
             "incomplete",
             "{picture} cannot be decoded ({reason}); looking again in {seconds:.0f} s, perhaps it is not whole yet",
             picture=display(picture.path),
             reason=reason,
-            seconds=until - time.time(),
+            seconds=left,
         )
 
     def _fail(self, picture: Picture, reason: str) -> None:
@@ -348,9 +346,10 @@ class _Batch:
             self._changed(picture)
             return
         except OSError as error:
-            self._wait([picture], _told(error))
+            self._wait([picture], told(error))
             return
         self._end(picture)
+        self.workshop.forget_doubt(picture)
         self.outcome.failed += 1
         warn(
             "failed",
@@ -387,13 +386,11 @@ class _Batch:
         self._claimed.pop(picture.id, None)
         self.workshop.progress.advance()
 
+    def _left(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """Those that have not come to an end, and are not to be tried alone later."""
+        return [picture for picture in pictures if picture.id in self._claimed and picture not in self._suspects]
+
     def _with_twins(self, pictures: Sequence[Picture]) -> list[Picture]:
         """The pictures and all others of the same content, as far as they have not come to an end."""
         twins = [twin for picture in pictures for twin in self._twins[picture.id]]
         return [twin for twin in twins if twin.id in self._claimed]
-
-
-def _told(error: OSError) -> str:
-    """An operating system's error as a person reads it."""
-    where = f": {display(os.fsdecode(error.filename))}" if error.filename else ""
-    return f"{error.strerror or error}{where}"

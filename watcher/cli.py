@@ -25,12 +25,12 @@ from watcher.errors import (
     LedgerLost,
     NoModelError,
 )
-from watcher.filesystem import display
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.logs import begin_log
 from watcher.mounted import check_mounts, note_mounts
 from watcher.mounts import sync_client_hint, sync_warning
+from watcher.names import display
 from watcher.progress import Progress
 from watcher.service import Ended, Service
 from watcher.signals import Signals, exit_on_signals

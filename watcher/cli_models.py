@@ -10,7 +10,7 @@ import msgspec
 from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher.errors import EXIT_DONE, EnvironmentFault, NoModelError
-from watcher.filesystem import display
+from watcher.names import display
 from watcher.signals import exit_on_signals
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from msgspec import Meta
 from sr_engine import models, protocol
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.ignore import IgnoreRules
+from watcher.mounts import is_read_only
 
 ENV_PREFIX = "DROPSCALE_"
 ENV_CONFIG = "DROPSCALE_CONFIG"
@@ -118,6 +119,7 @@ class Limits(msgspec.Struct, frozen=True):
     side: Count = 60_000
     file_megabytes: Annotated[int, Meta(ge=1, le=2047, description="a whole number from 1 to 2047")] = 2047
     memory_megabytes: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
+    engine_megabytes: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
 
     def wire(self) -> protocol.Limits:
         """The same limits as the engine protocol carries them."""
@@ -126,6 +128,7 @@ class Limits(msgspec.Struct, frozen=True):
             side=self.side,
             file_bytes=self.file_megabytes << 20,
             memory_bytes=self.memory_megabytes << 20,
+            engine_bytes=self.engine_megabytes << 20,
         )
 
 
@@ -216,6 +219,11 @@ def check_folders(folders: Folders) -> None:
                 "mount the share if it is on one, or create the folders with `dropscale init`",
             )
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            if is_read_only(folder):
+                raise EnvironmentFault(
+                    f"folders.{key}: {folder} cannot be written, its file system is read-only",
+                    "remount it writable; a disk with errors becomes read-only, and the kernel's log says so",
+                )
             raise EnvironmentFault(
                 f"folders.{key}: {folder} cannot be written by this user",
                 "an existing folder that this user may read and write is needed; change its owner or its mode",

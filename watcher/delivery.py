@@ -14,14 +14,11 @@ from typing import NamedTuple
 from watcher import __version__, leftovers, provenance
 from watcher.config import Folders
 from watcher.filesystem import (
-    candidate_names,
     copy_file,
     digest,
-    display,
     fsync_folder,
-    hidden_name,
     holds,
-    longest_name,
+    is_taken,
     look_at,
     make_folders,
     publish,
@@ -30,6 +27,7 @@ from watcher.filesystem import (
 )
 from watcher.ledger import Ledger
 from watcher.mounted import MountPoint
+from watcher.names import candidate_names, display, hidden_name, longest_name
 from watcher.originals import OriginalChanged, Originals
 from watcher.provenance import Provenance
 from watcher.rows import Picture, State
@@ -240,7 +238,7 @@ class Delivery:
             relative = os.path.join(subfolder, candidate)
             target = os.path.join(folder, candidate)
             # The same picture dropped again under the same name: its result is already there.
-            present = os.path.lexists(target)
+            present = is_taken(target)
             if present and not _is_same(target, staged.sha256):
                 continue
             self._ledger.intend_publish(
@@ -278,7 +276,7 @@ class Delivery:
                 self._publish(picture, Staged(staged, sha256, size), reused=picture.reused)
             return True
         # The staged file leaves its folder by the rename only: it was published, and somebody took the result.
-        return not os.path.lexists(staged) and os.path.isdir(os.path.dirname(staged))
+        return not is_taken(staged) and os.path.isdir(os.path.dirname(staged))
 
     # Moving originals
 

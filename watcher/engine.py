@@ -7,6 +7,7 @@ stays open until it said `bye`: when the watcher dies, the engine sees it close 
 import contextlib
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,9 @@ _MOST_EVENTS = 10_000
 # each time, ten are enough to get from the largest to the smallest.
 MOST_RESTARTS = 10
 
+# Last words of libraries that end the process where the memory ends.
+_NO_MEMORY = re.compile(r"(?i)bad_alloc|out of memory|(cannot|can't|could not|failed to) allocate|MemoryError")
+
 # Ends that come from outside: an administrator, a shutdown, the kernel's out-of-memory killer.
 _OUTSIDE_SIGNALS = {
     getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
@@ -45,14 +49,25 @@ class EngineTrouble(Exception):
         in_work: ids of the pictures that were started and not finished.
         blames: whether this kind of end counts against the picture in work.
         stderr: the last lines that the engine wrote there.
+        is_told: whether the message is the engine's own, which says what to do.
     """
 
-    def __init__(self, message: str, in_work: set[int], *, blames: bool, stderr: str) -> None:
+    def __init__(self, message: str, in_work: set[int], *, blames: bool, stderr: str, is_told: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.in_work = in_work
         self.blames = blames
         self.stderr = stderr
+        self.is_told = is_told
+
+    def verdict(self, attempts: int) -> str:
+        """Why a picture fails that was alone in the engine so many times, each with this end."""
+        if self.is_told:
+            return self.message
+        told = f"{self.message} while it worked on this picture, {attempts} times"
+        if _NO_MEMORY.search(self.stderr):
+            return f"{told}, for want of memory: cut the picture in parts, or raise limits.engine_megabytes"
+        return "; ".join([told, *self.stderr.strip().splitlines()[-1:]])
 
 
 class EngineGaveUp(Exception):
@@ -161,7 +176,7 @@ class EngineProcess:
             if isinstance(event, protocol.ProtocolError):
                 raise self._trouble(f"the engine talked nonsense: {event}", patience.in_work)
             if isinstance(event, protocol.Failed) and event.id is None:
-                raise EngineGaveUp(event.message, retryable=event.retryable)
+                raise self._gave_up(event, patience)
             if isinstance(event, protocol.Ready):
                 self.ready, self.ready_at = event, time.time()
             elif isinstance(event, protocol.Done | protocol.Failed):
@@ -232,6 +247,11 @@ class EngineProcess:
             return self._trouble("a picture could not be read in its time", late, blames=False)
         return self._trouble("a picture was not done in its time" if late else "the engine fell silent", late)
 
+    def _gave_up(self, event: protocol.Failed, patience: Patience) -> EngineTrouble | EngineGaveUp:
+        if event.fault is protocol.Fault.PICTURE:  # of one of those in work; which of them, only solitude shows
+            return self._trouble(event.message, patience.in_work, is_told=True)
+        return EngineGaveUp(event.message, retryable=event.retryable)
+
     def _ended(self, patience: Patience) -> EngineTrouble:
         in_work = patience.in_work
         try:
@@ -244,10 +264,10 @@ class EngineProcess:
         message = f"the engine was ended by {names.get(-code, f'signal {-code}')}"
         return self._trouble(message, in_work, blames=-code not in _OUTSIDE_SIGNALS)
 
-    def _trouble(self, message: str, in_work: set[int], *, blames: bool = True) -> EngineTrouble:
+    def _trouble(self, message: str, in_work: set[int], *, blames: bool = True, is_told: bool = False) -> EngineTrouble:
         self.kill()
         self._readers[1].join(timeout=1.0)  # its last words are the reason
-        return EngineTrouble(message, in_work, blames=blames, stderr="\n".join(self._stderr))
+        return EngineTrouble(message, in_work, blames=blames, stderr="\n".join(self._stderr), is_told=is_told)
 
     def _thread(self, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, daemon=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from watcher.delivery import REASON_SUFFIX
 from watcher.errors import UsageError
-from watcher.filesystem import display
+from watcher.names import display
 
 
 def named(paths: Sequence[str], failed_folder: str) -> list[str]:

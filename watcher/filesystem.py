@@ -6,13 +6,16 @@ File names are bytes on POSIX; here they travel as `str` with surrogate escapes 
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
+
+from watcher.names import candidate_names, longest_name
 
 try:
     import fcntl
@@ -80,11 +83,10 @@ def is_taken(path: str) -> bool:
     Raises:
         OSError: the file system does not answer. `os.path.lexists` would say that the name is free.
     """
-    try:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return True
+    return False
 
 
 def open_regular(path: str) -> io.FileIO:
@@ -195,21 +197,19 @@ def _make_level(parent: str, name: str) -> str:
         folder = os.path.join(parent, candidate)
         try:
             os.mkdir(folder)
+            fsync_folder(parent)
         except FileExistsError:
-            if _is_folder(folder):
-                return candidate
-            continue
-        fsync_folder(parent)
+            if not _is_folder(folder):
+                continue
         return candidate
     raise AssertionError("candidate_names never ends")
 
 
 def _is_folder(path: str) -> bool:
     """Like `os.path.isdir`, which takes a share that stumbles for a file that is in the way."""
-    try:
+    with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
         return stat.S_ISDIR(os.stat(path).st_mode)
-    except FileNotFoundError:  # a link that leads nowhere
-        return False
+    return False
 
 
 def rename_noreplace(source: str, target: str) -> None:
@@ -240,12 +240,7 @@ def publish(hidden: str, target: str) -> None:
         FileExistsError: `target` exists.
         OSError: errno EXDEV, or the file system failed.
     """
-    try:
-        rename_noreplace(hidden, target)
-    except OSError as error:
-        if error.errno != errno.ENOTSUP:
-            raise
-        _publish_by_link(hidden, target)
+    _give_name(hidden, target)
     fsync_folder(os.path.dirname(target))
 
 
@@ -257,7 +252,7 @@ def publish_across(path: str, target: str, hidden: str) -> None:
         OSError: a file system failed.
     """
     try:
-        publish(path, target)
+        _give_name(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -270,6 +265,8 @@ def publish_across(path: str, target: str, hidden: str) -> None:
             os.unlink(hidden)
             raise
         os.unlink(path)
+    else:
+        fsync_folder(os.path.dirname(target))
 
 
 def copy_file(source: str, target: str) -> str:
@@ -318,70 +315,30 @@ def write_file(path: str, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def candidate_names(name: str, tag: str, longest: int = 255) -> Iterator[str]:
-    """`name`, then `stem~tag.ext`, `stem~tag-2.ext`, ...: what to try when a name is taken.
-
-    Args:
-        name: a file name.
-        tag: tells this file from others of its name: the first digits of its hash.
-        longest: what the file system allows, in bytes; the stem is cut where the whole would be longer.
-    """
-    stem, extension = os.path.splitext(name)
-    yield _fitted(stem, extension, longest)
-    yield _fitted(stem, f"~{tag}{extension}", longest)
-    number = 2
-    while True:
-        yield _fitted(stem, f"~{tag}-{number}{extension}", longest)
-        number += 1
-
-
-def hidden_name(path: str, owner: int, sha256: str) -> str:
-    """A name of ours beside `path`: found again after a kill, and left alone by sync clients as unfinished."""
-    return os.path.join(os.path.dirname(path), f".dropscale-{owner}-{sha256[:16]}.part")
-
-
-def longest_name(folder: str) -> int:
-    """How many bytes a file name in `folder` may have (255 nearly everywhere, 143 on eCryptfs)."""
+def _give_name(hidden: str, target: str) -> None:
     try:
-        return os.pathconf(folder, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):
-        return 255
-
-
-def display(path: str) -> str:
-    """A path as a person can read it, on one line: bytes that are not UTF-8 and control characters escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _fitted(stem: str, ending: str, longest: int) -> str:
-    room = longest - len(os.fsencode(ending))
-    cut = os.fsencode(stem)[: max(room, 1)]
-    while cut and len(cut) < len(os.fsencode(stem)):
-        try:
-            cut.decode("utf-8")
-            break
-        except UnicodeDecodeError as error:
-            # drop the character that was cut in two, but keep names that never were UTF-8
-            cut = cut[: error.start] if error.reason == "unexpected end of data" else cut
-            break
-    return os.fsdecode(cut) + ending
+        rename_noreplace(hidden, target)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        _publish_by_link(hidden, target)
 
 
 def _publish_by_link(hidden: str, target: str) -> None:
     try:
         os.link(hidden, target)
-    except FileExistsError:
-        raise
+        finish = functools.partial(os.unlink, hidden)
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}:
             raise
         # No links either (FAT, some FUSE and SMB servers): reserve the name, then rename over our own placeholder.
         # A crash between the two leaves an empty file, which recovery replaces: see delivery.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        os.replace(hidden, target)
-    else:
-        os.unlink(hidden)
+        finish = functools.partial(os.replace, hidden, target)
+    try:
+        finish()
+    except OSError as error:  # EXDEV or EEXIST would say that the name was not taken: it was, and by us
+        raise OSError(errno.EIO, f"{error.strerror}, half-way to its name", target) from error
 
 
 def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:

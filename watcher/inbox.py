@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator
 
 from watcher import filesystem
 from watcher.config import Watch
-from watcher.filesystem import Identity, display
+from watcher.filesystem import Identity
 from watcher.ignore import IgnoreRules
 from watcher.journal import tell, warn
 from watcher.mounted import MountPoint
 from watcher.mounts import how_to_watch, mounts_below, read_mounts
-from watcher.observer import Observer
+from watcher.names import display
+from watcher.observer import Observer, out_of_watches
 from watcher.settling import Settled, Settling
 
 ROOT_CHECK_SECONDS = 2.0
 _MOST_TOLD = 1000
+_NO_WATCHES = "no watches are left for subfolders, see fs.inotify.max_user_watches"
 
 
 class Inbox:
@@ -158,16 +160,20 @@ class Inbox:
         with self._lock:
             hints, self._hints = self._hints, set()
             lost, self._lost = self._lost, None
+        folders_came = False
         for hint in hints:
             path = os.path.relpath(hint, self.root)
             if path.startswith(os.pardir):
                 continue  # moved out
             if os.path.isdir(hint) and not os.path.islink(hint):
+                folders_came = True
                 if self._watch.recursive or path == os.curdir:
                     for found in self._files_below("" if path == os.curdir else path):
                         self.admit(found, now, announced=True)
             else:
                 self.admit(path, now, announced=True)
+        if folders_came and self._observer is not None and self._watch.recursive and out_of_watches(self.root):
+            self._fall_back_to_polling(_NO_WATCHES, now)
         if lost is not None:
             warn("events_lost", "events were lost ({reason}): looking through the inbox", reason=lost)
             self.reconcile(now, first=True)
@@ -250,11 +256,13 @@ class Inbox:
         if polling:
             self._polled = [""]
         else:
-            self._observer = Observer(
-                self.root, recursive=self._watch.recursive, hint=self.hint, lost=self._events_lost
-            )
+            recursive = self._watch.recursive
             try:
+                self._observer = Observer(self.root, recursive=recursive, hint=self.hint, lost=self._events_lost)
                 self._observer.start()
+                if recursive and out_of_watches(self.root):
+                    self._observer.stop()
+                    raise OSError(errno.ENOSPC, _NO_WATCHES)
             except OSError as error:
                 self._observer = None
                 self._polled = [""]

@@ -10,7 +10,12 @@ from filelock import FileLock, Timeout
 from watcher.errors import AlreadyRunning, EnvironmentFault, LedgerError
 from watcher.ledger import FILE_NAME as LEDGER_NAME
 from watcher.ledger import Ledger
-from watcher.mounts import how_to_watch, read_mounts
+from watcher.mounts import how_to_watch, is_read_only, read_mounts
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = "watcher.lock"
 _PATIENCE_SECONDS = 1.0  # `status` holds the lock for an instant to see whether it is free
@@ -65,6 +70,11 @@ def prepare_state_folder(folder: str) -> None:
             f"folders.state: {folder} cannot be created ({error.strerror})", "set folders.state to a folder of yours"
         ) from error
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        if is_read_only(folder):
+            raise EnvironmentFault(
+                f"folders.state: {folder} cannot be written, its file system is read-only",
+                "remount it writable, or set folders.state",
+            )
         raise EnvironmentFault(
             f"folders.state: {folder} cannot be written by this user", "change its owner, or set folders.state"
         )
@@ -80,7 +90,19 @@ def is_running(state_folder: str) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # the file system became read-only
+        return fcntl is not None and _is_held(path)
     lock.release()
+    return False
+
+
+def _is_held(path: str) -> bool:
+    """Whether somebody holds a lock on a file that may not be written, in the way of filelock."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 

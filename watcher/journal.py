@@ -17,7 +17,7 @@ def tell(event: str, text: str, *, level: int = logging.INFO, **fields: Any) -> 
         event: its name, for machines ("delivered").
         text: for people, a format string over `fields`.
         level: as in `logging`.
-        fields: its facts; paths as `filesystem.display` gives them.
+        fields: its facts; paths as `names.display` gives them.
     """
     if logger.isEnabledFor(level):
         logger.log(level, text.format(**fields), extra={"event": event, "fields": fields})

@@ -9,20 +9,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from sr_engine.headers import HeaderError, read_header
+from watcher import provenance
 from watcher.config import Folders
-from watcher.filesystem import (
-    candidate_names,
-    digest,
-    display,
-    fsync_folder,
-    hidden_name,
-    longest_name,
-    look_at,
-    make_folders,
-    open_regular,
-    publish_across,
-)
+from watcher.filesystem import digest, fsync_folder, look_at, make_folders, open_regular, publish_across
 from watcher.journal import warn
+from watcher.names import candidate_names, display, hidden_name, longest_name
 
 _PART = re.compile(r"\.dropscale-[0-9]+-([0-9a-z]+)\.part")
 _CHUNK_BYTES = 1 << 20
@@ -45,7 +36,7 @@ def sweep(folders: Folders) -> None:
             if tag == "reason" or os.path.getsize(path) == 0 or any(_begins_with(other, path) for other in others):
                 os.unlink(path)
             else:
-                _bring_back(path, folders.inbox, subfolder)
+                _bring_back(path, folders, subfolder)
 
 
 def _parts_below(root: str) -> Iterator[tuple[str, str]]:
@@ -77,10 +68,10 @@ def _begins_with(path: str, part: str) -> bool:
     return True
 
 
-def _bring_back(path: str, inbox: str, subfolder: str) -> None:
-    name = f"recovered{_extension(path)}"
-    folder = os.path.join(inbox, make_folders(inbox, "" if subfolder == os.curdir else subfolder))
+def _bring_back(path: str, folders: Folders, subfolder: str) -> None:
     sha256 = digest(path).sha256
+    name = _name_of_result(os.path.join(folders.outbox, subfolder), sha256) or f"recovered{_extension(path)}"
+    folder = os.path.join(folders.inbox, make_folders(folders.inbox, "" if subfolder == os.curdir else subfolder))
     for candidate in candidate_names(name, sha256[:8], longest_name(folder)):
         target = os.path.join(folder, candidate)
         try:
@@ -90,11 +81,20 @@ def _bring_back(path: str, inbox: str, subfolder: str) -> None:
         fsync_folder(os.path.dirname(path))
         warn(
             "recovered",
-            "{path} was on its way when the ledger was lost, and so was its name: it is back in the inbox as {name}",
+            "{path} was on its way when the ledger was lost: it is back in the inbox as {name}",
             path=display(path),
             name=display(candidate),
         )
         return
+
+
+def _name_of_result(folder: str, sha256: str) -> str:
+    """Results are called as their originals are; empty if there is none of this one."""
+    for path in _files_in([folder]):
+        said = provenance.read(path)
+        if said is not None and said.source_sha256 == sha256:
+            return os.path.basename(path)
+    return ""
 
 
 def _extension(path: str) -> str:

@@ -13,7 +13,7 @@ _KEYS = ("inbox", "outbox", "archive", "failed")
 
 
 class MountPoint:
-    """A folder that stays one if it was a mount point when this was made."""
+    """A folder that stays a mount point once it was seen to be one: a share may come later than the watcher."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -25,8 +25,10 @@ class MountPoint:
         Raises:
             FileNotFoundError: it was, and is not.
         """
-        if self._mounted and not os.path.ismount(self.folder):
+        mounted = os.path.ismount(self.folder)
+        if self._mounted and not mounted:
             raise FileNotFoundError(errno.ENOENT, "its share is not mounted", self.folder)
+        self._mounted = mounted
 
 
 def check_mounts(folders: Folders, ledger: Ledger) -> None:
@@ -41,7 +43,7 @@ def check_mounts(folders: Folders, ledger: Ledger) -> None:
         if key not in _KEYS:
             continue
         mounted = os.path.ismount(folder)
-        if not mounted and notes.get(f"mounted {key}") == folder:
+        if not mounted and notes.get(_note(key)) == folder:
             raise EnvironmentFault(
                 f"folders.{key}: {folder} was a mount point, and its share is not mounted",
                 "mount it; if it is a plain folder from now on, `dropscale init`, with the same --config, notes that",
@@ -55,5 +57,14 @@ def note_mounts(folders: Folders, ledger: Ledger) -> None:
     Raises:
         LedgerError: the ledger cannot be written.
     """
+    ledger.note(**{**{_note(key): "" for key in _KEYS}, **mounted_now(folders)})
+
+
+def mounted_now(folders: Folders) -> dict[str, str]:
+    """The notes that `check_mounts` will look for, of those folders that are mount points now."""
     found = msgspec.structs.asdict(folders)
-    ledger.note(**{f"mounted {key}": found[key] if os.path.ismount(found[key]) else "" for key in _KEYS})
+    return {_note(key): found[key] for key in _KEYS if os.path.ismount(found[key])}
+
+
+def _note(key: str) -> str:
+    return f"mounted {key}"

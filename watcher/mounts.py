@@ -15,6 +15,7 @@ if sys.platform == "win32":
     import ctypes
 
 _MOUNTINFO = "/proc/self/mountinfo"
+_LEAST_BYTES = 1 << 16  # a transaction of the ledger is smaller, a picture seldom
 _DRIVE_REMOTE = 4  # what Windows' GetDriveType answers for a mapped share
 
 # fmt: off
@@ -143,6 +144,30 @@ def how_to_watch(path: str, mounts: Iterable[Mount]) -> Watching:
     if _is_windows_share(path):
         return Watching(True, "network share: changes made by other machines may raise no events here, polling")
     return Watching(False, "unknown file system, no mount table: native events, the rescan finds what they miss")
+
+
+def is_read_only(folder: str) -> bool:
+    """Whether nobody may write to the file system of a folder; False where it cannot be told."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except (AttributeError, OSError):  # Windows has none
+        return False
+
+
+def no_room(folder: str) -> str:
+    """Why nothing can be written to the disk of a folder, as a clause; empty where it can, or it cannot be told."""
+    try:
+        disk = os.statvfs(folder)
+    except (AttributeError, OSError):
+        return ""
+    if is_read_only(folder):
+        return "its file system is read-only"
+    # some servers report zeros for what they do not count
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < _LEAST_BYTES:
+        return "its disk is full"
+    if disk.f_files and disk.f_favail == 0:
+        return "its disk has no room for more files (inodes)"
+    return ""
 
 
 def is_unc(path: str) -> bool:

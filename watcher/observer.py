@@ -4,6 +4,8 @@ Polling is not watchdog's: its poller keeps a snapshot of the tree and ends for 
 Where events do not work the reconcile scan runs every `poll_seconds` instead; see docs/design.md.
 """
 
+import ctypes
+import errno
 import logging
 import os
 import sys
@@ -29,6 +31,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirMovedEvent,
 ]
+
+_IN_DELETE_SELF = 0x400  # sys/inotify.h; some event has to be asked for
 
 
 class Observer(FileSystemEventHandler):
@@ -82,6 +86,21 @@ class Observer(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Pass on where something appeared (called by watchdog)."""
         self._hint(os.fsdecode(event.dest_path or event.src_path))
+
+
+def out_of_watches(folder: str) -> bool:
+    """Whether the system grants this user no further watch: watchdog passes over subfolders that it cannot watch."""
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    descriptor = library.inotify_init1(os.O_CLOEXEC)
+    if descriptor < 0:
+        return False  # no further reader, which says nothing of watches
+    try:
+        refused = library.inotify_add_watch(descriptor, os.fsencode(folder), _IN_DELETE_SELF) < 0
+        return refused and ctypes.get_errno() == errno.ENOSPC
+    finally:
+        os.close(descriptor)
 
 
 def _reads() -> bool:

@@ -10,12 +10,10 @@ import os
 from collections.abc import Callable
 
 from watcher.filesystem import (
-    candidate_names,
     copy_file,
     fsync_folder,
-    hidden_name,
     holds,
-    longest_name,
+    is_taken,
     look_at,
     make_folders,
     publish,
@@ -23,6 +21,7 @@ from watcher.filesystem import (
     rename_noreplace,
     writer_present,
 )
+from watcher.names import candidate_names, hidden_name, longest_name
 from watcher.rows import Picture
 
 
@@ -59,7 +58,7 @@ class Originals:
         longest = longest_name(folder) - len(beside or "")
         for candidate in candidate_names(name, picture.sha256[:8], longest):
             target = os.path.join(folder, candidate)
-            if os.path.lexists(target) or (beside and os.path.lexists(target + beside)):
+            if is_taken(target) or (beside and is_taken(target + beside)):
                 continue
             intend(os.path.join(subfolder, candidate))
             try:
@@ -85,7 +84,7 @@ class Originals:
                 os.rename(source, hidden)
                 arrived = hidden
         except FileNotFoundError:
-            if os.path.lexists(source):
+            if is_taken(source):
                 raise  # it is the target's folder that is gone
             raise OriginalChanged(picture.path) from None
         except OSError as error:

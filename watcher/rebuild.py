@@ -17,9 +17,10 @@ from watcher import provenance
 from watcher.config import Folders
 from watcher.delivery import Delivery
 from watcher.errors import EnvironmentFault, LedgerLost
-from watcher.filesystem import display, look_at
+from watcher.filesystem import look_at
 from watcher.journal import tell, warn
 from watcher.ledger import FILE_NAME, FoundResult, Ledger
+from watcher.names import display
 
 _READ_NOTE = "folders_read"  # when this ledger learned what the folders held before it
 _KEPT = ("batches", "engine_runs")  # in the order of their references

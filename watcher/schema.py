@@ -1,5 +1,6 @@
 """The tables of the ledger, version by version."""
 
+import re
 import sqlite3
 import time
 
@@ -139,6 +140,9 @@ def damage(connection: sqlite3.Connection) -> str:
     if missing := sorted({"batches", "pictures", "engine_runs", "notes"} - tables):
         return f"the table {missing[0]} is missing"
     found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    code = int(told[1]) if (told := re.search(r"error code[= ](\d+)", found)) else sqlite3.SQLITE_CORRUPT
+    if code & 0xFF not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} and code != sqlite3.SQLITE_IOERR_SHORT_READ:
+        raise sqlite3.OperationalError(found)  # it looked at a disk that stumbles: the file may be sound
     return "" if found == "ok" else found
 
 

@@ -17,10 +17,12 @@ from watcher.batch import run_batch
 from watcher.config import Config
 from watcher.delivery import Delivery
 from watcher.errors import LedgerError, LedgerLost
-from watcher.filesystem import Digest, Identity, digest, display
+from watcher.filesystem import Digest, Identity, digest
 from watcher.inbox import Inbox
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
+from watcher.mounted import mounted_now
+from watcher.names import display, told
 from watcher.progress import Progress
 from watcher.rows import MOVING, Picture, State
 from watcher.settling import Settled
@@ -79,12 +81,15 @@ class Service:
         self._unread: set[str] = set()  # files of the running job that could not be read
         self._returned: set[str] = set()  # files of the last job, to be looked at again
         self._stale = False  # the ledger has changed since it was read
+        self._troubled = False  # the last job did not end well
+        self._unswept = False  # a job, perhaps an earlier one, could not clear up: its disk was full, its share gone
         self._hasher = ThreadPoolExecutor(1, "hash")
         self._worker = ThreadPoolExecutor(1, "batch")
         self._job: Future[Outcome] | None = None
         self._stops = 0
         self._reload = self._renewed = False
         self._grace_until: float | None = None
+        self._mounts: dict[str, str] = {}
         self._noted: dict[str, str] = {}
 
     # Signals
@@ -234,6 +239,8 @@ class Service:
             problem = f"{type(broken).__name__}: {broken}" if ours else str(broken)
             warn("broken_off", "the batch was broken off: {problem}; trying again", problem=problem, traceback=trace)
             unread = paths
+        self._troubled = broken is not None or job.result().waiting > 0
+        self._unswept |= self._troubled
         for path in paths - unread:
             self._waiting.forgive(path)
         for path in unread:
@@ -247,6 +254,10 @@ class Service:
             # no batch runs: what is claimed still, a batch could not release
             self._ledger.release(row.id for row in self._ledger.open_rows() if row.state is State.CLAIMED)
             self._waiting.reread(self._ledger.open_rows(), now, time.time())
+            if self._unswept:
+                self._ledger.close_engine_runs(time.time())
+                self._delivery.sweep_staging()
+                self._unswept = self._troubled
             self._stale = False
             returned, self._returned = self._returned, set()
             for path in returned:  # those that changed while they were in work are new pictures
@@ -325,7 +336,7 @@ class Service:
             try:
                 state = self._delivery.resume(row)
             except OSError as error:
-                why = f"{error.strerror or error}"
+                why = told(error)
                 until = time.time() + self._config.retry.delay_seconds(row.waits)
                 self._ledger.wait(row.id, why, until)
                 outcome.waiting += 1
@@ -359,7 +370,9 @@ class Service:
     def _note_health(self) -> None:
         """Tell `status` how the watching goes, when something of it changed."""
         inbox = self.inbox
+        self._mounts |= mounted_now(self._config.folders)  # a share may come later than the watcher
         health = {
+            **self._mounts,
             "watching": "yes" if inbox.armed else "paused: the inbox is gone",
             "backend": inbox.backend,
             "events_missed": str(inbox.events_missed),

@@ -1,5 +1,6 @@
 """What `dropscale status` tells: a report from the ledger and from a look at the folders, without disturbing anyone."""
 
+import contextlib
 import os
 import time
 from datetime import UTC, datetime
@@ -8,11 +9,13 @@ from typing import Any
 from watcher import instance
 from watcher.config import Config, check_folders
 from watcher.delivery import REASON_SUFFIX
-from watcher.errors import EnvironmentFault
-from watcher.filesystem import display, look_at
+from watcher.errors import EnvironmentFault, LedgerError
+from watcher.filesystem import look_at
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
 from watcher.ledger import FILE_NAME, Ledger
+from watcher.mounts import no_room
+from watcher.names import display
 from watcher.rows import Picture, State
 
 _SHOWN = 20
@@ -36,27 +39,32 @@ def collect(config: Config) -> dict[str, Any]:
     notes: dict[str, str] = {}
     totals = {"done": 0, "reused": 0, "failed": 0}
     running = instance.is_running(folders.state)
+    # nothing is moved without the ledger, and no row can say so
+    stuck = f"the ledger cannot be written: {lack}" if (lack := no_room(folders.state)) else ""
     if os.path.exists(os.path.join(folders.state, FILE_NAME)):
-        ledger = Ledger(folders.state)
         try:
-            rows = {row.path: row for row in ledger.open_rows()}
-            notes = ledger.notes()
-            counts = ledger.counts()
-            totals = {
-                "done": counts.get(State.DONE, 0),
-                "reused": ledger.reused(),
-                "failed": counts.get(State.FAILED, 0),
-            }
-        finally:
-            ledger.close()
-    waiting, ignored = _inbox(config, rows, running=running)
+            with contextlib.closing(Ledger(folders.state)) as ledger:
+                rows = {row.path: row for row in ledger.open_rows()}
+                notes = ledger.notes()
+                counts = ledger.counts()
+                totals = {
+                    "done": counts.get(State.DONE, 0),
+                    "reused": ledger.reused(),
+                    "failed": counts.get(State.FAILED, 0),
+                }
+        except LedgerError:  # SQLite needs room even to read
+            if not stuck:
+                raise
+    waiting, ignored = _inbox(config, rows, stuck, running=running)
     return {
         "running": running,
         "watcher": _typed(notes),
         "problems": _problems(config),
         "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
         "waiting": waiting,
-        "working": [_working(row, running=running) for row in rows.values() if _is_working(row, running=running)],
+        "working": [
+            _working(row, stuck, running=running) for row in rows.values() if _is_working(row, running=running)
+        ],
         "ignored": ignored,
         "failed": _failed(folders.failed),
         "totals": totals,
@@ -95,7 +103,7 @@ def _section(title: str, entries: list[dict[str, Any]]) -> list[str]:
 
 
 def _inbox(
-    config: Config, rows: dict[str, Picture], *, running: bool
+    config: Config, rows: dict[str, Picture], stuck: str, *, running: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rules = IgnoreRules(config.watch.ignore)
     waiting: list[dict[str, Any]] = []
@@ -113,13 +121,15 @@ def _inbox(
         if reason is not None:
             ignored.append({"path": display(path), "why": reason})
         elif row is None or not _is_working(row, running=running):
-            waiting.append({"path": display(path), **_why_waiting(full, row, running=running)})
+            waiting.append({"path": display(path), **_why_waiting(full, row, stuck, running=running)})
     return waiting, ignored
 
 
-def _why_waiting(full: str, row: Picture | None, *, running: bool) -> dict[str, Any]:
+def _why_waiting(full: str, row: Picture | None, stuck: str, *, running: bool) -> dict[str, Any]:
     if not os.access(full, os.R_OK):
         return {"why": "this user may not read it"}
+    if stuck:
+        return {"why": stuck}
     if row is not None and row.not_before > time.time():
         when = time.strftime("%H:%M:%S", time.localtime(row.not_before))
         return {"why": f"{row.trouble} (next try at {when})", "not_before": row.not_before, "tries": row.waits}
@@ -135,14 +145,15 @@ def _is_working(row: Picture, *, running: bool) -> bool:
     return row.state in _IN_WORK and (running or row.state is not State.CLAIMED)
 
 
-def _working(row: Picture, *, running: bool) -> dict[str, Any]:
+def _working(row: Picture, stuck: str, *, running: bool) -> dict[str, Any]:
     why = {
         State.CLAIMED: "in the batch that is running",
         State.PUBLISHING: "its result is being published",
         State.ARCHIVING: "its result is delivered, the original is being archived",
         State.QUARANTINING: "it is being moved to the failed ones",
     }[row.state]
-    why += f"; {row.trouble}" if row.trouble else ""
+    trouble = stuck or row.trouble
+    why += f"; {trouble}" if trouble else ""
     why += "" if running else "; the next watcher carries on"
     return {"path": display(row.path), "state": row.state.value, "why": why}
 
@@ -152,17 +163,19 @@ def _typed(notes: dict[str, str]) -> dict[str, Any]:
     typed: dict[str, Any] = dict(notes)
     for key in {"pid", "events_missed"} & notes.keys():
         typed[key] = int(notes[key])
-    for key in {"started_at", "last_reconcile"} & notes.keys():
+    for key in {"started_at", "last_reconcile", "folders_read"} & notes.keys():
         typed[key] = datetime.fromtimestamp(float(notes[key]), UTC).isoformat(timespec="milliseconds")
     return typed
 
 
 def _problems(config: Config) -> list[str]:
+    folders = config.folders
     try:
-        check_folders(config.folders)
+        check_folders(folders)
     except EnvironmentFault as error:
         return [f"{error.message}; {error.remedy}"]
-    return []
+    lacks = {key: no_room(getattr(folders, key)) for key in ("outbox", "archive", "failed", "state")}
+    return [f"folders.{key}: {getattr(folders, key)}: {lack}" for key, lack in lacks.items() if lack]
 
 
 def _failed(folder: str) -> list[dict[str, Any]]:

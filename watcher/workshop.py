@@ -1,8 +1,9 @@
 """What every batch works with, and what it reports."""
 
 import hashlib
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -11,6 +12,7 @@ from watcher.config import Config
 from watcher.delivery import Delivery
 from watcher.ledger import Ledger
 from watcher.progress import Progress
+from watcher.rows import Picture
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Workshop:
     delivery: Delivery
     progress: Progress
     stopping: Callable[[], float | None]
+    _doubted: dict[int, float] = field(default_factory=dict)  # since when, monotonic, by the id of the picture
 
     @property
     def recipe(self) -> str:
@@ -60,3 +63,20 @@ class Workshop:
         if self.config.engine.ensemble:
             parts.append(b"ensemble")
         return hashlib.sha256(b" ".join(parts)).hexdigest()[:32]
+
+    def doubt(self, picture: Picture, reason: str) -> float:
+        """A picture cannot be decoded: how many more seconds it is given to become whole; 0 or less: no more.
+
+        The clock may be set meanwhile: what the ledger says counts only for what another watcher doubted.
+        """
+        now = time.monotonic()
+        if picture.suspected_at is None:
+            self.ledger.suspect(picture.id, reason)
+            self._doubted[picture.id] = now
+        elif picture.id not in self._doubted:
+            self._doubted[picture.id] = now - max(time.time() - picture.suspected_at, 0)
+        return self._doubted[picture.id] + self.config.watch.incomplete_seconds - now
+
+    def forget_doubt(self, picture: Picture) -> None:
+        """It came to its end."""
+        self._doubted.pop(picture.id, None)

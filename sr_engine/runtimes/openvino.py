@@ -32,7 +32,7 @@ _MEMORY_TROUBLE = (
     "out_of_resources",
     "can't alloc",
     "could not allocate",
-    "failed to allocate memory",
+    "failed to allocate",
     "std::future_error",  # a kernel that could not be built for want of memory
     "exceeds max size",
 )

@@ -18,6 +18,7 @@ and words in the environment variable STUB make the engine itself ill, or anothe
     DEAF         ignore that stdin closes       NOSTART      exit with code 9 at once
     LATE n       be ready after n seconds       TERSE        tell nothing of its start
     ALWAYSCRASH  abort the process over any picture
+    NAMED        stage results under names that can be told before
     TOGETHER n   work on n pictures at a time: begin that many before the first one is finished
 """
 
@@ -122,17 +123,33 @@ def begin(request: protocol.Upscale) -> bytes | None:
     return data
 
 
+def store(result: bytes, target: str) -> None:
+    """Whole and synced, or nothing of it."""
+    with open(target, "wb" if "NAMED" in STUB else "xb") as file:  # a killed engine may have left something there
+        try:
+            file.write(result)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.unlink(target)
+            raise
+
+
 def finish(request: protocol.Upscale, data: bytes) -> bool:
     """Whether there is a result."""
     if misbehave(data, request.id):
         return False
     extension = os.path.splitext(protocol.decode_path(request.source))[1].lower()
     target = protocol.decode_path(request.target) + extension
+    if "NAMED" in STUB:
+        target = os.path.join(os.path.dirname(target), f"{request.id}-result{extension}")
     result = result_of(data)
-    with open(target, "xb") as file:
-        file.write(result)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        store(result, target)
+    except OSError as error:
+        message = f"the result cannot be staged: {error.strerror}"
+        fail(request.id, protocol.Code.UNWRITABLE, message, protocol.Fault.ENVIRONMENT)
+        return False
     say(protocol.Progress(id=request.id, done=1, total=1))
     say(
         protocol.Done(

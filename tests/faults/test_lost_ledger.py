@@ -1,5 +1,6 @@
 """A ledger that is lost or damaged costs neither a picture nor, where it can be known, work that was done."""
 
+import itertools
 import os
 import shutil
 import sqlite3
@@ -8,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from harness import HASTY_STUB, Site, stub_result, wait_until
+from harness import HASTY_STUB, Site, below, photo, stub_result, wait_until
 from promise import Promise
+from strace import NAMES, Fault, Ground, needs_strace
 
 LEDGER = "ledger.sqlite3"
 
@@ -64,7 +66,7 @@ DAMAGES = [garbage, half, first_page, a_later_page, no_table]
 
 @pytest.mark.parametrize("strike", LOSSES + DAMAGES)
 def test_what_lies_in_the_outbox_is_not_done_again(hasty: Site, strike: Callable[[Site], None]) -> None:
-    """The same picture under another name, after the ledger was lost: the earlier result is taken, without an engine."""
+    """The same picture under another name, after the ledger was lost: the earlier result is taken."""
     promise = Promise(hasty)
     promise.drop("sub/a.png", b"a picture")
     promise.drop("b.png", b"another picture")
@@ -178,6 +180,54 @@ def test_status_of_a_damaged_ledger_says_what_to_do(hasty: Site) -> None:
     told = hasty.run("status")
     assert told.returncode == 3 and "start dropscale: it makes the ledger anew" in told.stderr
     assert (hasty.state / LEDGER).read_bytes().startswith(b"not a database"), "only a watcher sets it aside"
+
+
+# Both at once
+
+
+def two_pictures(promise: Promise) -> set[str]:
+    promise.drop("sub/a.png", photo(1))
+    promise.drop("b.png", photo(2))
+    return set()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("place", ["one file system", "two file systems", "no exclusive rename"])
+def test_the_ledger_is_lost_after_a_kill_at_any_change_of_a_name(
+    tmp_path: Path, other_filesystem: Path, place: str
+) -> None:
+    """Then nobody knows what was under way, and all is found out from the folders.
+
+    One thing cannot be: an original that was copied to another file system and not removed yet looks as if it had been
+    dropped again, and the archive gets a second. Its result is not delivered twice.
+    """
+    needs_strace()
+    elsewhere = other_filesystem if place == "two file systems" else None
+    lacking = ("renameat2",) if place == "no exclusive rename" else ()
+    ground = Ground(tmp_path, two_pictures, elsewhere, lacking)
+    kills = 0
+    for calls in NAMES:
+        for number in itertools.count(1):
+            site, promise, _ = ground.prepare()
+            _, trace = ground.once(site, Fault(calls, "signal=SIGKILL", str(number)))
+            wait_until(lambda site=site: not site.engines(), "the engine to end with its watcher")
+            lose_state(site)
+            promise.check_now()
+            done, _ = ground.once(site)
+            assert done.returncode == 0, done.stderr
+            seconds = [path for path in below(site.archive) if "~" in path.name]
+            assert len(seconds) <= (elsewhere is not None)
+            for path in seconds:
+                assert path.read_bytes() in promise.originals.values()
+                path.unlink()
+            promise.check_end(ledger=False)
+            ground.remove(site)
+            if not any("+++ killed by SIGKILL" in line for line in trace):
+                break
+            kills += 1
+    print(f"{kills} kills")
+    assert kills > 15
 
 
 # Hidden files of ours that no ledger knows

@@ -1,4 +1,7 @@
-"""Thousands of damaged pictures through real engines: each gets one answer, and the sound ones among them come out."""
+"""Damaged pictures through real engines: each gets one answer in time, and sound ones come out right.
+
+What thousands of them do to a watcher and its memory is what tests/hostile/test_fuzzed_pictures.py looks at.
+"""
 
 import io
 import os
@@ -10,7 +13,7 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-from engine_mutations import originals, variants
+from mutations import originals, variants
 
 from sr_engine.formats.decoding import decode
 from sr_engine.headers import HeaderError, Kind, read_header
@@ -28,11 +31,9 @@ from sr_engine.protocol import (
     encode_path,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
 FILES = originals()
 FAMILIES = ("jpeg", "png", "webp", "tiff", "bmp", "avif", "jpeg 2000", "gif", "heic")
-EACH = 240
+EACH = 25
 # A variant that claims more is refused; so it is the decoders, not the network, that this test keeps busy.
 LIMITS = Limits(pixels=30_000, memory_bytes=600_000_000)
 # What an engine may take at all, lest a bomb take the machine down; threads' stacks and reserves count too.
@@ -142,7 +143,7 @@ def test_every_variant_is_answered_once(converse, tmp_path, kind):
     made = [(name, data, name) for name, data in files.items()]
     made += [(name, data, "") for name, data in variants(files, EACH, seed=len(kind))]
     # What one kind begins another goes on with.
-    made += [(name, data, "") for name, data in variants(FILES, EACH // 10, seed=100 + len(kind))]
+    made += [(name, data, "") for name, data in variants(FILES, EACH // 4, seed=100 + len(kind))]
     # The originals are spread among the variants.
     made.sort(key=lambda entry: len(entry[1]) % 101)
     answers = Answers(converse, tmp_path, [data for _, data, _ in made])
@@ -169,13 +170,11 @@ def test_every_variant_is_answered_once(converse, tmp_path, kind):
     )
 
 
-def test_there_are_enough_variants():
-    """The corpus is of every kind, and does get past the headers."""
+def test_the_corpus_is_of_every_kind_and_its_variants_get_past_the_headers():
     kinds = set()
     for data in FILES.values():
         kinds.add(read_header(io.BytesIO(data)).kind)
     assert kinds == set(Kind)
-    assert EACH * len(FAMILIES) >= 2000
     past = 0
     for _, data in variants(FILES, 300, seed=1):
         try:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from watcher.config import Folders
 from watcher.delivery import Delivery, Staged
-from watcher.filesystem import digest, hidden_name
+from watcher.filesystem import digest
 from watcher.ledger import Ledger
+from watcher.names import hidden_name
 from watcher.rows import Picture, State
 
 ORIGINAL = b"an original"

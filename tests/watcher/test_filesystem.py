@@ -10,14 +10,10 @@ import pytest
 
 from watcher import filesystem
 from watcher.filesystem import (
-    candidate_names,
     copy_file,
     digest,
-    display,
     fsync_folder,
-    hidden_name,
     holds,
-    longest_name,
     look_at,
     make_folders,
     open_regular,
@@ -26,6 +22,7 @@ from watcher.filesystem import (
     write_file,
     writer_present,
 )
+from watcher.names import candidate_names, display, hidden_name, longest_name
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
 pytestmark = pytest.mark.usefixtures("no_sigio")

@@ -19,12 +19,13 @@ from engine_files import (
     ramp,
     saved,
     tiff,
+    two_frames,
     written,
 )
 from metadata_files import icc_profile, photograph_exif, photograph_xmp
 from PIL import Image
 
-_BEE = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "bee.jpg")
+_BEE = os.path.join(os.path.dirname(__file__), "..", "docs", "bee.jpg")
 _EXTREMES = (0, 1, 2, 3, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 _HEAD = 700  # bytes in which the fields lie that decoders trust
 
@@ -85,6 +86,24 @@ def originals():
         "heic": heic(rgb, quality=50, exif=photograph_exif(), xmp=photograph_xmp()),
         "heic alpha": heic(rgba, "RGBA", quality=50, icc=icc_profile()),
         "heic 10": heic(deep[:, :, ::-1].copy(), "RGB;16", quality=50),
+    }
+
+
+def refused():
+    """By name, sound files that are refused: animations, and bombs, of few bytes and millions of pixels."""
+    flat = np.zeros((1500, 2000), np.uint8)
+    small = saved(flat[:20, :20], "GIF")
+    return {
+        **{f"animated {kind.lower()}": two_frames(kind) for kind in ("GIF", "WEBP", "PNG", "AVIF")},
+        "bomb jpeg": saved(flat, "JPEG", progressive=True),
+        "bomb png": written(".png", flat, cv2.IMWRITE_PNG_COMPRESSION, 9),
+        "bomb webp": written(".webp", flat, cv2.IMWRITE_WEBP_QUALITY, 101),
+        "bomb tiff": written(".tiff", flat, cv2.IMWRITE_TIFF_COMPRESSION, 8),
+        "bomb bmp": bmp(2000, 1500, 8, b"\0\1", packing=1, palette=bytes(1024)),
+        "bomb gif": small[:6] + struct.pack("<HH", 2000, 1500) + small[10:],
+        "bomb jpeg 2000": saved(flat, "JPEG2000"),
+        "bomb avif": written(".avif", flat, cv2.IMWRITE_AVIF_SPEED, 9),
+        "bomb heic": heic(np.dstack([flat] * 3), quality=10),
     }
 
 
@@ -216,6 +235,28 @@ def _extreme(dice, data, _other):
     return data
 
 
+def _lengths(dice, data, _other):
+    """How long a segment, chunk or box says that it is."""
+    parts = _parts(data)
+    at = sum(map(len, parts[: dice.randrange(len(parts))]))
+    offset, size = (2, 2) if data[:2] == b"\xff\xd8" else (4, 4) if data[:4] == b"RIFF" else (0, 4)
+    at = min(at + offset, len(data) - size)
+    told = int.from_bytes(data[at : at + size])
+    value = dice.choice((*_EXTREMES, told - 1, told + 1, told + 8)) % (1 << 8 * size)
+    data[at : at + size] = value.to_bytes(size, "little" if data[:4] == b"RIFF" else "big")
+    return data
+
+
+def _garbage_in_metadata(dice, data, _other):
+    """EXIF, a profile, XMP: what decoders of pixels leave alone and others read."""
+    starts = [data.find(mark) for mark in (b"Exif", b"MM\0*", b"II*\0", b"acsp", b"<x:xmpmeta", b"ICC_PROFILE")]
+    start = dice.choice([start for start in starts if start > 0] or [dice.randrange(len(data))])
+    for _ in range(dice.choice((1, 3, 12))):
+        at = min(start + dice.randrange(200), len(data) - 4)
+        data[at : at + 4] = dice.choice((dice.randbytes(4), b"\xff" * 4, bytes(4), dice.choice(_EXTREMES).to_bytes(4)))
+    return data
+
+
 def _sides(dice, data, _other):
     """The sides, wherever they are told, become extreme; or only a little larger or smaller."""
     for side in dice.choice(((90,), (70,), (90, 70))):
@@ -269,6 +310,8 @@ _CHANGES = (
     _put_in,
     _extreme,
     _extreme,
+    _lengths,
+    _garbage_in_metadata,
     _sides,
     _parts_deleted,
     _parts_repeated,
