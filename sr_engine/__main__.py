@@ -117,10 +117,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         pipeline = _prepare(options, events)
     except Exception as error:
-        if not isinstance(error, EngineError):
-            traceback.print_exc()
-            error = UnusableEngine(f"the engine cannot start ({type(error).__name__}: {error})")
-        _give_up(error, events)
+        _give_up(_why_not_started(error, options.limits), events)
     while isinstance(request := requests.next(), protocol.Upscale):
         pipeline.submit(request)
     try:
@@ -131,6 +128,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     seconds = time.perf_counter() - _STARTED
     events.emit(protocol.Bye(pictures=pipeline.pictures, failed=pipeline.failed, seconds=seconds))
     _leave(EXIT_DONE)
+
+
+def _why_not_started(error: Exception, limits: protocol.Limits) -> EngineError:
+    if not isinstance(error, EngineError):
+        traceback.print_exception(error)
+    if limits.engine_bytes and machine.own_limit_bytes():  # which is set when all but ourselves is loaded
+        megabytes = limits.engine_bytes >> 20
+        return UnusableEngine(f"the engine cannot start with {megabytes} MB: raise limits.engine_megabytes")
+    if isinstance(error, EngineError):
+        return error
+    return UnusableEngine(f"the engine cannot start ({type(error).__name__}: {error})")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -164,6 +164,8 @@ def main() -> None:
         said = msgspec.json.encode(adopt(given.pop("source"), given.pop("target"), **given))
     except EngineError as error:
         said = _problem(error.message)
+    except MemoryError:
+        said = _problem(f"{sys.argv[1]} needs more memory than there is to examine it")
     except Exception as error:  # libraries meet strange files in strange ways
         traceback.print_exc()
         said = _problem(f"{sys.argv[1]} cannot be examined ({type(error).__name__}: {error}): it may be damaged")

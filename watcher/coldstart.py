@@ -72,7 +72,8 @@ def _run(config: Config, models_folder: str, folder: str, cold: ColdStart) -> No
     # the one of the batches, but to create the state folder is not for us
     cache_folder = config.folders.engines if os.path.isdir(config.folders.state) else ""
     try:
-        engine = EngineProcess(config.engine, models_folder, protocol.Limits(), cache_folder)
+        limits = protocol.Limits(engine_bytes=config.limits.wire().engine_bytes)
+        engine = EngineProcess(config.engine, models_folder, limits, cache_folder)
     except OSError as error:
         cold.problem = f"cannot be started: {error}; see engine.command"
         return
