@@ -74,7 +74,9 @@ class Service:
         self.inbox = Inbox(config.folders.inbox, config.watch, self._is_engaged, lambda: self._wake.put(None))
         # SimpleQueue: its put may be called from a signal handler that interrupted its own get
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._held: dict[str, tuple[Identity, Future[Digest]]] = {}  # in the window or in the running batch
+        # in the window or in the running batch; None: its hash was not asked for yet, for each that waits takes memory
+        self._held: dict[str, tuple[Identity, Future[Digest] | None]] = {}
+        self._ahead = 0  # files of the window whose hashes were asked for
         self._in_batch: set[str] = set()
         longest = max(config.retry.max_seconds, config.watch.incomplete_seconds)
         self._waiting = Waiting(config.retry, longest)
@@ -204,7 +206,10 @@ class Service:
 
     def _into_window(self, settled: Settled, now: float) -> None:
         path = os.path.join(self.inbox.root, settled.path)
-        self._held[settled.path] = (settled.identity, self._hasher.submit(digest, path))
+        self._held[settled.path] = (settled.identity, None)
+        if self._ahead < self._config.window.max_files:
+            self._hash(settled.path)
+            self._ahead += 1
         self._window.add(settled.path, _pixels(path), now)
         tell("settled", "{picture} is whole", level=logging.DEBUG, picture=display(settled.path))
 
@@ -305,7 +310,23 @@ class Service:
     def _take(self) -> _Found:
         paths = self._window.take()
         self._in_batch.update(paths)
-        return [(path, *self._held[path]) for path in paths]
+        found = [(path, self._held[path][0], self._hash(path)) for path in paths]
+        self._hash_ahead()
+        return found
+
+    def _hash(self, path: str) -> "Future[Digest]":
+        identity, future = self._held[path]
+        if future is None:
+            future = self._hasher.submit(digest, os.path.join(self.inbox.root, path))
+            self._held[path] = (identity, future)
+        return future
+
+    def _hash_ahead(self) -> None:
+        """Hash the files of the next batch while this one runs."""
+        waiting = [path for path in self._held if path not in self._in_batch][: self._config.window.max_files]
+        self._ahead = len(waiting)
+        for path in waiting:
+            self._hash(path)
 
     def _process(self, found: _Found, closed_by: str) -> Outcome:
         whole = []
@@ -366,6 +387,7 @@ class Service:
     def _forget_window(self) -> None:
         for path in self._window.take():
             del self._held[path]
+        self._ahead = 0
 
     def _note_health(self) -> None:
         """Tell `status` how the watching goes, when something of it changed."""

@@ -53,14 +53,14 @@ def one_picture_and_one_that_fails(promise: Promise) -> set[str]:
 
 
 def names_that_are_taken(promise: Promise) -> set[str]:
-    """Three pictures of two contents, and files of the user's at every name that they would get."""
-    promise.drop("a.png", b"a picture")
+    """Three pictures of two contents, and files of the user's at names that two of them would get."""
+    promise.drop("sub/a.png", b"a picture")
     promise.drop("twin.png", b"a picture")
     promise.drop("b.png", b"UNSUPPORTED")
     site = promise.site
     promise.place(site.failed / "b.png", b"an earlier b")
     promise.place(site.failed / "b.png.reason.txt", b"an earlier reason")
-    promise.place(site.archive / "a.png", b"an earlier a")
+    promise.place(site.archive / "twin.png", b"an earlier twin")
     return {"b.png"}
 
 

@@ -46,7 +46,7 @@ KINDS = ["names", "opening", "contents", "looks"]
 ALL = ",".join([*NAMES, *CONTENT, *SYNCS, *READING, *LISTING, OPENING, LOOKS])
 
 FOLDERS = ["inbox", "outbox", "archive", "failed"]
-SCENES = [one_picture_and_one_that_fails, names_that_are_taken, a_picture_that_was_done_before]
+SCENES = [names_that_are_taken, a_picture_that_was_done_before]
 
 
 class Errors:
@@ -156,7 +156,7 @@ def test_errors_on_the_way_to_another_file_system_make_pictures_wait(
 def test_errors_on_a_file_system_that_lacks_calls_make_pictures_wait(tmp_path: Path, lacking: tuple[str, ...]) -> None:
     """At the calls that stand in for an exclusive rename, and for links."""
     needs_strace()
-    errors = Errors(Ground(tmp_path, one_picture_and_one_that_fails, lacking=lacking))
+    errors = Errors(Ground(tmp_path, names_that_are_taken, lacking=lacking))
     for calls in NAMES:
         if calls not in lacking:
             errors.in_turn(calls)

@@ -30,9 +30,6 @@ from strace import (
     one_picture_and_one_that_fails,
 )
 
-SCENES = [one_picture_and_one_that_fails, names_that_are_taken]
-
-
 KINDS = {
     "names": NAMES,
     "contents": [*CONTENT, *SYNCS],
@@ -126,34 +123,21 @@ LACKING = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lacking", "used"), LACKING)
-def test_the_watcher_killed_on_a_file_system_that_lacks_calls_carries_on(
-    tmp_path: Path, lacking: tuple[str, ...], used: tuple[str, ...]
-) -> None:
-    """Without renameat2 (network shares), and without links, too (FAT): killed at each call that stands in for them."""
-    needs_strace()
-    sweep = Sweep(Ground(tmp_path, one_picture_and_one_that_fails, lacking=lacking))
-    counts = sweep.kill_at_all(used)
-    assert min(counts.values()) >= 2, counts
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("lacking", "used"), LACKING)
-@pytest.mark.parametrize("scene", SCENES)
 def test_the_watcher_killed_at_each_step_on_a_file_system_that_lacks_calls_carries_on(
-    tmp_path: Path, scene: Scene, lacking: tuple[str, ...], used: tuple[str, ...]
+    tmp_path: Path, lacking: tuple[str, ...], used: tuple[str, ...]
 ) -> None:
     """The complete sweep without renameat2, and without links, too."""
     needs_strace()
-    sweep = Sweep(Ground(tmp_path, scene, lacking=lacking), thorough=True)
-    for calls in [*used, "?unlink,unlinkat", "fsync", "write", "utimensat"]:
-        sweep.kill_at_every(calls)
+    sweep = Sweep(Ground(tmp_path, names_that_are_taken, lacking=lacking), thorough=True)
+    counts = {calls: sweep.kill_at_every(calls) for calls in [*used, "?unlink,unlinkat", "fsync", "write", "utimensat"]}
+    assert min(counts[calls] for calls in used) >= 2, counts
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scene", [*SCENES, a_picture_that_was_done_before])
+@pytest.mark.parametrize("scene", [names_that_are_taken, a_picture_that_was_done_before])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_watcher_killed_at_each_step_carries_on(tmp_path: Path, scene: Scene, kind: str) -> None:
     """The complete sweep on one file system: every call that changes a file."""
@@ -163,14 +147,13 @@ def test_the_watcher_killed_at_each_step_carries_on(tmp_path: Path, scene: Scene
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_watcher_killed_at_each_step_across_file_systems_carries_on(
-    tmp_path: Path, other_filesystem: Path, scene: Scene, kind: str
+    tmp_path: Path, other_filesystem: Path, kind: str
 ) -> None:
     """The complete sweep with archive and failed on another file system."""
     needs_strace()
-    Sweep(Ground(tmp_path, scene, other_filesystem), thorough=kind != "ledger").kill_at_kind(kind)
+    Sweep(Ground(tmp_path, names_that_are_taken, other_filesystem), thorough=kind != "ledger").kill_at_kind(kind)
 
 
 @pytest.mark.slow
@@ -183,11 +166,10 @@ def test_the_watcher_killed_at_each_write_of_its_ledger_carries_on(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", SCENES)
-def test_the_engine_killed_at_each_step_blames_no_picture(tmp_path: Path, scene: Scene) -> None:
+def test_the_engine_killed_at_each_step_blames_no_picture(tmp_path: Path) -> None:
     """Killed where it opens, reads, writes and syncs; so is each fresh engine of that run."""
     needs_strace()
-    sweep = Sweep(Ground(tmp_path, scene, of_engine=True), thorough=True)
+    sweep = Sweep(Ground(tmp_path, names_that_are_taken, of_engine=True), thorough=True)
     counts = {calls: sweep.kill_at_every(calls) for calls in (OPENING, "read", "write", "fsync")}
     assert min(counts.values()) >= 1, counts
 
