@@ -28,7 +28,7 @@ lint: $(VENV)/test.ready
 check: lint test
 
 slow: $(VENV)/test.ready
-	$(BIN)/pytest -n 2 -m slow $(TESTS)
+	$(BIN)/pytest -n 4 -m slow $(TESTS)
 
 bench: $(VENV)/test.ready
 	$(BIN)/python benchmarks/watcher.py
