@@ -7,7 +7,7 @@ Runs in a thread of its own, so that the next window fills meanwhile. Only a pic
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
@@ -22,13 +22,16 @@ from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
 
 
-def run_batch(workshop: Workshop, found: Sequence[tuple[str, Digest]], closed_by: str) -> Outcome:
+def run_batch(
+    workshop: Workshop, found: Sequence[tuple[str, Digest]], closed_by: str, arrived: Mapping[str, float] | None = None
+) -> Outcome:
     """Bring a window's pictures to their end.
 
     Args:
         workshop: settings, ledger and folders.
         found: path below the inbox and content of each picture.
         closed_by: why the window closed.
+        arrived: when each was seen to be whole, Unix time, for the accounts.
 
     Raises:
         LedgerError: the ledger cannot be written; recovery carries on.
@@ -36,7 +39,7 @@ def run_batch(workshop: Workshop, found: Sequence[tuple[str, Digest]], closed_by
     batch = _Batch(workshop, workshop.ledger.open_batch(closed_by, len(found)))
     workshop.progress.begin(len(found))
     try:
-        claimed = batch.claim(found)
+        claimed = batch.claim(found, arrived)
         new = batch.reuse(claimed)
         batch.upscale_and_deliver(new)
     except EngineStopped as stopped:
@@ -59,9 +62,9 @@ class _Batch:
 
     # The steps
 
-    def claim(self, found: Sequence[tuple[str, Digest]]) -> list[Picture]:
+    def claim(self, found: Sequence[tuple[str, Digest]], arrived: Mapping[str, float] | None) -> list[Picture]:
         """Write the pictures into the ledger; returns one for each different content."""
-        claimed = self.workshop.ledger.claim(self.id, found, self.workshop.recipe)
+        claimed = self.workshop.ledger.claim(self.id, found, self.workshop.recipe, arrived)
         self._claimed = {picture.id: picture for picture in claimed}
         first_of: dict[str, Picture] = {}
         for picture in claimed:
@@ -166,12 +169,17 @@ class _Batch:
                 self._wait(self._with_twins(pictures), self.outcome.trouble)
                 return None
             try:
-                for event in engine.upscale(requests, self.workshop.stopping):
+                for event in engine.upscale(requests, self._stopping):
                     self._handle(event, by_id)
             except EngineTrouble as trouble:
                 warn("engine_trouble", "{reason}", reason=trouble.message, stderr=trouble.stderr)
                 return trouble
         return None
+
+    def _stopping(self) -> float | None:
+        """Asked twice a second while an engine is at work: after a kill, that was its last sign of life."""
+        self.workshop.ledger.see_engine()
+        return self.workshop.stopping()
 
     def _request(self, picture: Picture, staging: str) -> protocol.Upscale:
         source = os.path.join(self.workshop.config.folders.inbox, picture.path)
@@ -200,7 +208,7 @@ class _Batch:
             return
         run = None
         try:
-            run = workshop.ledger.engine_spawned(self.id, engine.pid, config.engine.model)
+            run = workshop.ledger.engine_spawned(self.id, engine.pid, config.engine.model, engine.meter.spawned_at)
             tell("engine_started", "engine started (process {pid})", pid=engine.pid)
             yield engine
         finally:

@@ -13,6 +13,7 @@ from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher import __version__, config, failed, instance, rebuild
 from watcher.cli_models import model_commands
+from watcher.cli_report import report_command
 from watcher.config import Config
 from watcher.delivery import Delivery
 from watcher.errors import (
@@ -298,6 +299,7 @@ def _load_if_any(config_path: str | None) -> Config:
 
 
 commands.add_command(model_commands(_load_if_any, _config_option))
+commands.add_command(report_command(lambda path: _load(path)[1], _config_option))
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ def _listen(engine: EngineProcess, request: protocol.Upscale, cold: ColdStart) -
         if isinstance(event, protocol.Ready):
             ready_at = now
             cold.ready = event
-            parts = {"process": max(event.started_at - engine.spawned_at, 0.0)} if event.started_at else {}
+            parts = {"process": max(event.started_at - engine.meter.spawned_at, 0.0)} if event.started_at else {}
             parts |= {**event.phases, "ready": event.load_seconds + parts.get("process", 0.0)}
             cold.milliseconds = {name: _milliseconds(seconds) for name, seconds in parts.items()}
         elif isinstance(event, protocol.Progress | protocol.Done):

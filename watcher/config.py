@@ -143,6 +143,16 @@ class Retry(msgspec.Struct, frozen=True):
         return float(min(self.first_seconds * 2.0 ** min(earlier_waits, 30), self.max_seconds))
 
 
+class Cost(msgspec.Struct, frozen=True):
+    """What an hour of the device costs; see config.yaml."""
+
+    per_hour: Annotated[float, Meta(ge=0, le=_LONGEST, description="a number, 0 or more")] = 0.6
+    currency: Annotated[
+        str, Meta(pattern=r"^[A-Z]{3}\Z", description="three capital letters, such as CNY, EUR, USD")
+    ] = "CNY"
+    wait_seconds: PositiveSeconds = 60
+
+
 class Config(msgspec.Struct, frozen=True):
     """Everything a user can set."""
 
@@ -153,6 +163,7 @@ class Config(msgspec.Struct, frozen=True):
     output: Output = Output()
     limits: Limits = Limits()
     retry: Retry = Retry()
+    cost: Cost = Cost()
 
 
 def default_text() -> str:

@@ -21,6 +21,7 @@ import msgspec
 from sr_engine import protocol
 from watcher import config
 from watcher.journal import logger
+from watcher.meter import Meter
 from watcher.patience import Patience
 
 _EXIT_SECONDS = 10.0  # from `bye`, or from the end of its output, to the end of the process
@@ -119,7 +120,7 @@ class EngineProcess:
             OSError: the program cannot be started.
         """
         self._settings = settings
-        self.spawned_at = time.time()
+        self.meter = Meter(time.time(), time.monotonic())
         self._process = subprocess.Popen(
             _command(settings, models_folder, limits, _made(cache_folder), sha256),
             stdin=subprocess.PIPE,
@@ -175,6 +176,7 @@ class EngineProcess:
                 raise self._ended(patience)
             if isinstance(event, protocol.ProtocolError):
                 raise self._trouble(f"the engine talked nonsense: {event}", patience.in_work)
+            self.meter.heard(event, arrived)
             if isinstance(event, protocol.Failed) and event.id is None:
                 raise self._gave_up(event, patience)
             if isinstance(event, protocol.Ready):
@@ -208,6 +210,7 @@ class EngineProcess:
             process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
+        self.meter.ended(time.monotonic())
         self._kill_group()  # what a wrapper of the engine left behind
         for reader, pipe in zip(self._readers, (process.stdout, process.stderr), strict=True):
             reader.join(timeout=1.0)

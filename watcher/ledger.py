@@ -6,10 +6,11 @@ The states, and what the folders hold in each, are at the top of `rows`.
 
 import contextlib
 import os
+import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watcher.errors import LedgerError
@@ -43,6 +44,7 @@ class Ledger:
             LedgerLost: it is damaged.
         """
         self.path = os.path.join(state_folder, FILE_NAME)
+        self._seen_path = os.path.join(state_folder, "engine-seen")
         self._lock = threading.RLock()
         try:
             self._connection = connect(self.path)
@@ -129,11 +131,19 @@ class Ledger:
         with self.transaction() as connection:
             connection.execute("UPDATE batches SET finished_at = ? WHERE id = ?", (time.time(), batch))
 
-    def claim(self, batch: int, found: Iterable[tuple[str, Digest]], recipe: str) -> list[Picture]:
+    def claim(
+        self, batch: int, found: Iterable[tuple[str, Digest]], recipe: str, arrived: Mapping[str, float] | None = None
+    ) -> list[Picture]:
         """Claim pictures for a batch in one transaction.
 
         A waiting row of the same path is taken over; it keeps its history only if the content is the same. A path
         whose row is being moved is left out: that row comes first.
+
+        Args:
+            batch: its id.
+            found: path below the inbox and content of each picture.
+            recipe: `Workshop.recipe`.
+            arrived: when each was seen to be whole, Unix time; by default now.
         """
         claimed = []
         with self.transaction() as connection:
@@ -165,8 +175,18 @@ class Ledger:
                 else:
                     cursor = connection.execute(
                         "INSERT INTO pictures (batch, path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe,"
-                        " state, created_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'claimed', ?, ?)",
-                        (batch, os.fsencode(path), *identity, digest.sha256, recipe, now, now),
+                        " state, arrived_at, created_at, changed_at)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'claimed', ?, ?, ?)",
+                        (
+                            batch,
+                            os.fsencode(path),
+                            *identity,
+                            digest.sha256,
+                            recipe,
+                            (arrived or {}).get(path, now),
+                            now,
+                            now,
+                        ),
                     )
                     identifier = int(cursor.lastrowid or 0)
                 claimed.append(self.picture(identifier))
@@ -264,32 +284,38 @@ class Ledger:
 
     def counts(self) -> dict[State, int]:
         """How many rows are in each state."""
-        rows = self._query("SELECT state, COUNT(*) FROM pictures GROUP BY state", ())
+        rows = self.select("SELECT state, COUNT(*) FROM pictures GROUP BY state", ())
         return {State(state): count for state, count in rows}
 
     def reused(self) -> int:
         """How many pictures were delivered from an earlier result."""
-        return int(self._query("SELECT COUNT(*) FROM pictures WHERE state = 'done' AND reused", ())[0][0])
+        return int(self.select("SELECT COUNT(*) FROM pictures WHERE state = 'done' AND reused", ())[0][0])
 
     # Engine time and notes
 
-    def engine_spawned(self, batch: int, pid: int, model: str) -> int:
-        """An engine process was started; returns the id of the run."""
+    def engine_spawned(self, batch: int, pid: int, model: str, spawned_at: float) -> int:
+        """An engine process was started, at that Unix time; returns the id of the run."""
         with self.transaction() as connection:
             cursor = connection.execute(
-                "INSERT INTO engine_runs (batch, pid, spawned_at, model) VALUES (?, ?, ?, ?)",
-                (batch, pid, time.time(), model),
+                "INSERT INTO engine_runs (batch, host, pid, spawned_at, model) VALUES (?, ?, ?, ?, ?)",
+                (batch, platform.node(), pid, spawned_at, model),
             )
             return int(cursor.lastrowid or 0)
 
     def engine_ended(self, run: int, engine: "EngineProcess") -> None:
         """The engine process of that run was reaped."""
-        ready = engine.ready
+        ready, meter = engine.ready, engine.meter
         self._change(
             run,
             table="engine_runs",
             ready_at=engine.ready_at,
-            exited_at=time.time(),
+            exited_at=meter.ended_at,
+            held_from=meter.held_from_at,
+            spawn_seconds=meter.spawn_seconds,
+            load_seconds=meter.load_seconds,
+            compute_seconds=meter.compute_seconds,
+            idle_seconds=meter.idle_seconds,
+            exit_seconds=meter.exit_seconds,
             exit_code=engine.returncode,
             runtime=ready.runtime if ready else None,
             device=ready.device if ready else None,
@@ -300,10 +326,25 @@ class Ledger:
         )
 
     def close_engine_runs(self, now: float) -> None:
-        """Close the runs that a killed watcher left open: their engines ended with it."""
+        """Close the runs that a killed watcher left open: their engines ended with it, when they were seen last."""
+        seen_at = min(self._engine_seen_at(), now)
         with self.transaction() as connection:
-            connection.execute("UPDATE engine_runs SET exited_at = ? WHERE exited_at IS NULL", (now,))
+            connection.execute(
+                "UPDATE engine_runs SET exited_at = MAX(?, COALESCE(ready_at, spawned_at)) WHERE exited_at IS NULL",
+                (seen_at,),
+            )
             connection.execute("UPDATE batches SET finished_at = ? WHERE finished_at IS NULL", (now,))
+
+    def see_engine(self) -> None:
+        """An engine is at work still: called often, so it is the time of a file and no transaction."""
+        with contextlib.suppress(OSError), open(self._seen_path, "ab"):
+            os.utime(self._seen_path)
+
+    def _engine_seen_at(self) -> float:
+        try:
+            return os.stat(self._seen_path).st_mtime
+        except OSError:
+            return 0.0
 
     def note(self, **values: str) -> None:
         """Leave notes for `status`."""
@@ -312,7 +353,7 @@ class Ledger:
 
     def notes(self) -> dict[str, str]:
         """What the watcher noted last."""
-        return dict(self._query("SELECT key, value FROM notes", ()))
+        return dict(self.select("SELECT key, value FROM notes", ()))
 
     # What was before this ledger
 
@@ -358,7 +399,12 @@ class Ledger:
                 (*columns.values(), identifier),
             )
 
-    def _query(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+    def select(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """All rows of a query.
+
+        Raises:
+            LedgerError: it cannot be read.
+        """
         with self._lock:
             self.check()
             try:
@@ -369,7 +415,7 @@ class Ledger:
     def _all(self, condition: str, parameters: tuple[Any, ...]) -> list[Picture]:
         return [
             from_row(row)
-            for row in self._query(f"SELECT {COLUMNS} FROM pictures WHERE {condition}", parameters)  # noqa: S608
+            for row in self.select(f"SELECT {COLUMNS} FROM pictures WHERE {condition}", parameters)  # noqa: S608
         ]
 
     def _one(self, condition: str, parameters: tuple[Any, ...]) -> Picture | None:

@@ -68,6 +68,22 @@ MIGRATIONS = (
         value         TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE engine_runs ADD COLUMN host TEXT NOT NULL DEFAULT '';
+    ALTER TABLE engine_runs ADD COLUMN held_from REAL;          -- when it first could hold its device
+    ALTER TABLE engine_runs ADD COLUMN spawn_seconds REAL;      -- the parts of its time, see watcher.meter
+    ALTER TABLE engine_runs ADD COLUMN load_seconds REAL;
+    ALTER TABLE engine_runs ADD COLUMN compute_seconds REAL;
+    ALTER TABLE engine_runs ADD COLUMN idle_seconds REAL;
+    ALTER TABLE engine_runs ADD COLUMN exit_seconds REAL;
+    ALTER TABLE engine_runs ADD COLUMN energy_joules REAL;      -- of its device meanwhile, where that can be measured
+    ALTER TABLE pictures ADD COLUMN arrived_at REAL;            -- when it was seen to be whole
+    DROP INDEX by_state;
+    CREATE INDEX by_end ON pictures (state, changed_at, reused);
+    CREATE INDEX by_arrival ON pictures (arrived_at, reused) WHERE arrived_at IS NOT NULL;
+    CREATE INDEX by_spawn ON engine_runs (spawned_at);
+    CREATE INDEX by_start ON batches (started_at);
+    """,
 )
 
 

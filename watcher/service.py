@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
+from typing import NamedTuple
 
 from sr_engine.headers import HeaderError, read_header
 from sr_engine.models import Model
@@ -30,7 +31,16 @@ from watcher.waiting import Waiting
 from watcher.window import Window
 from watcher.workshop import Outcome, Workshop
 
-_Found = list[tuple[str, Identity, "Future[Digest]"]]
+
+class _Held(NamedTuple):
+    """A file in the window or in the running batch."""
+
+    identity: Identity
+    arrived_at: float  # Unix time
+    hash: "Future[Digest] | None" = None  # not asked for yet, for each that waits takes memory
+
+
+_Found = list[tuple[str, _Held, "Future[Digest]"]]
 
 
 class Ended(Enum):
@@ -74,8 +84,7 @@ class Service:
         self.inbox = Inbox(config.folders.inbox, config.watch, self._is_engaged, lambda: self._wake.put(None))
         # SimpleQueue: its put may be called from a signal handler that interrupted its own get
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # in the window or in the running batch; None: its hash was not asked for yet, for each that waits takes memory
-        self._held: dict[str, tuple[Identity, Future[Digest] | None]] = {}
+        self._held: dict[str, _Held] = {}
         self._ahead = 0  # files of the window whose hashes were asked for
         self._in_batch: set[str] = set()
         longest = max(config.retry.max_seconds, config.watch.incomplete_seconds)
@@ -206,7 +215,7 @@ class Service:
 
     def _into_window(self, settled: Settled, now: float) -> None:
         path = os.path.join(self.inbox.root, settled.path)
-        self._held[settled.path] = (settled.identity, None)
+        self._held[settled.path] = _Held(settled.identity, time.time())
         if self._ahead < self._config.window.max_files:
             self._hash(settled.path)
             self._ahead += 1
@@ -310,15 +319,16 @@ class Service:
     def _take(self) -> _Found:
         paths = self._window.take()
         self._in_batch.update(paths)
-        found = [(path, self._held[path][0], self._hash(path)) for path in paths]
+        found = [(path, self._held[path], self._hash(path)) for path in paths]
         self._hash_ahead()
         return found
 
     def _hash(self, path: str) -> "Future[Digest]":
-        identity, future = self._held[path]
+        held = self._held[path]
+        future = held.hash
         if future is None:
             future = self._hasher.submit(digest, os.path.join(self.inbox.root, path))
-            self._held[path] = (identity, future)
+            self._held[path] = held._replace(hash=future)
         return future
 
     def _hash_ahead(self) -> None:
@@ -331,7 +341,7 @@ class Service:
     def _process(self, found: _Found, closed_by: str) -> Outcome:
         whole = []
         unread = Outcome()
-        for path, settled, future in found:
+        for path, held, future in found:
             try:
                 content = future.result()
             except FileNotFoundError:
@@ -343,9 +353,10 @@ class Service:
                 self._unread.add(path)
                 warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
                 continue
-            if content.identity.same_state(settled):
+            if content.identity.same_state(held.identity):
                 whole.append((path, content))
-        outcome = run_batch(self._workshop, whole, closed_by) if whole else Outcome()
+        arrived = {path: held.arrived_at for path, held, _ in found}
+        outcome = run_batch(self._workshop, whole, closed_by, arrived) if whole else Outcome()
         outcome += unread
         return outcome
 
@@ -377,7 +388,7 @@ class Service:
         if path in self._in_batch:
             return True
         if path in self._held:
-            if self._held[path][0].same_state(identity):
+            if self._held[path].identity.same_state(identity):
                 return True
             self._window.discard(path)
             del self._held[path]

@@ -1,0 +1,71 @@
+"""What the ledger knows of engines, pictures and their times, summed up by SQLite for `report`."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from watcher.bill import EngineRun
+from watcher.ledger import Ledger
+from watcher.replay import Costs
+
+_LONGEST_RUN_SECONDS = 7 * 86_400.0  # an engine that began earlier than this before a period is not looked for
+_MOST_ARRIVALS = 50_000  # seconds with pictures: what is replayed in the time that a person waits
+
+_COSTS = (
+    "SELECT SUM(spawn_seconds + load_seconds), SUM(exit_seconds), SUM(compute_seconds), COUNT(*), SUM(done + failed)"
+    " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? AND exit_seconds IS NOT NULL"
+)
+_BILLED, _OTHERS = " AND device NOT LIKE 'cpu%'", " AND device LIKE 'cpu%'"
+
+
+class Pictures(NamedTuple):
+    """How many pictures came to an end in a period, and how many batches there were."""
+
+    done: int
+    reused: int
+    failed: int
+    batches: int
+
+
+class Accounts:
+    """Sums over a ledger. Times are Unix time; `until` is not part of a period."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._select = ledger.select
+
+    def pictures(self, since: float, until: float) -> Pictures:
+        """Those that came to an end."""
+        counts = "SELECT COUNT(*), SUM(reused) FROM pictures WHERE state = ? AND changed_at >= ? AND changed_at < ?"
+        ((done, reused),) = self._select(counts, ("done", since, until))
+        ((failed, _),) = self._select(counts, ("failed", since, until))
+        ((batches,),) = self._select(
+            "SELECT COUNT(*) FROM batches WHERE started_at >= ? AND started_at < ?", (since, until)
+        )
+        return Pictures(done, reused or 0, failed, batches)
+
+    def arrivals(self, since: float, until: float) -> list[tuple[float, int]]:
+        """When pictures were whole that needed an engine, by the second, and how many: the latest, if they are many."""
+        latest = self._select(
+            "SELECT CAST(arrived_at AS INTEGER) AS second, COUNT(*) FROM pictures"
+            " WHERE arrived_at >= ? AND arrived_at < ? AND reused = 0 GROUP BY second ORDER BY second DESC LIMIT ?",
+            (since, until, _MOST_ARRIVALS),
+        )
+        return latest[::-1]
+
+    def costs(self, since: float, until: float) -> Costs | None:
+        """What engines took on the average, on devices that are billed if there were any; None where none worked."""
+        for condition in (_BILLED, _OTHERS):
+            ((load, exit_, compute, runs, pictures),) = self._select(_COSTS + condition, (since, until))
+            if pictures:
+                return Costs((load or 0.0) / runs, (compute or 0.0) / pictures, (exit_ or 0.0) / runs)
+        return None
+
+    def engine_runs(self, since: float, until: float, now: float) -> Iterator[EngineRun]:
+        """Those that touch the period; one that is still at work ends now."""
+        rows = self._select(
+            "SELECT host, COALESCE(device, ''), COALESCE(held_from, spawned_at), COALESCE(exited_at, ?), load_seconds,"
+            " compute_seconds, done + failed, energy_joules FROM engine_runs"
+            " WHERE spawned_at >= ? AND spawned_at < ? AND COALESCE(exited_at, ?) >= ?",
+            (now, since - _LONGEST_RUN_SECONDS, until, now, since),
+        )
+        for host, device, held_from, ended_at, load, compute, pictures, energy in rows:
+            yield EngineRun(host, device, held_from, ended_at, load or 0.0, compute or 0.0, pictures, energy)

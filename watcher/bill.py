@@ -1,0 +1,208 @@
+"""GPU time and money: what a period cost, what always-on would have cost, and what the month will come to.
+
+Pure: the runs of engines come in, sums go out. The one price is that of an hour in which the device is held; a device
+is held from the first context that an engine made on it until the engine's process was gone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+_CPU = "cpu"
+
+
+class EngineRun(NamedTuple):
+    """One engine process, as the ledger has it. Times are Unix time.
+
+    Attributes:
+        device: "cuda:0", ..., "cpu"; empty if it never said.
+        held_from: when it first could hold its device.
+        ended_at: when it was gone; of one that still runs, now.
+        load_seconds: from its start until it could work.
+        compute_seconds: with a picture in work.
+        pictures: that it answered.
+        energy_joules: of its device meanwhile, if that was measured.
+    """
+
+    host: str
+    device: str
+    held_from: float
+    ended_at: float
+    load_seconds: float
+    compute_seconds: float
+    pictures: int
+    energy_joules: float | None
+
+    @property
+    def held_seconds(self) -> float:
+        """How long the device was its own."""
+        return max(self.ended_at - self.held_from, 0.0)
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether it held what an hour is paid for; a CPU is there anyway."""
+        return self.device.partition(":")[0] != _CPU
+
+
+class Price(NamedTuple):
+    """What an hour of the device costs, in which currency (ISO 4217)."""
+
+    per_hour: float
+    currency: str
+
+    def of(self, seconds: float) -> float:
+        """The price of so many seconds."""
+        return seconds / 3600 * self.per_hour
+
+
+class Period(NamedTuple):
+    """From `since` to `until`, Unix time; `now` lies in it if it has not ended yet."""
+
+    since: float
+    until: float
+    now: float
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """As far as it is over."""
+        return max(min(self.until, self.now) - self.since, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.until - self.since
+
+    def days(self) -> Iterator[tuple[str, float, float]]:
+        """Date (ISO 8601, local), begin and end of each day that has begun."""
+        day = datetime.fromtimestamp(self.since)
+        end = min(self.until, self.now)
+        while day.timestamp() < end:
+            # by the calendar, not by 86,400 s: clocks are changed twice a year
+            following = datetime(day.year, day.month, day.day) + timedelta(days=1)
+            yield day.date().isoformat(), day.timestamp(), min(following.timestamp(), end)
+            day = following
+
+
+def month(text: str, now: float) -> Period:
+    """The period of a month.
+
+    Args:
+        text: "2026-11"; empty: the month of `now`.
+        now: Unix time.
+
+    Raises:
+        ValueError: it is no month.
+    """
+    first = datetime.strptime(text, "%Y-%m") if text else datetime.fromtimestamp(now)
+    first = first.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return Period(first.timestamp(), following.timestamp(), now)
+
+
+@dataclass
+class Day:
+    """What engines held on one day, in seconds: of devices that are billed, and of CPUs."""
+
+    date: str
+    gpu_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass
+class Bill:
+    """The sums of a period.
+
+    Attributes:
+        engine_starts: processes.
+        gpu_seconds: that billed devices were held.
+        cpu_seconds: that engines on CPUs ran; not billed.
+        load_seconds, compute_seconds: of the billed ones, where their time went; the rest was idle.
+        devices: seconds held by host and device.
+        energy_joules: where it was measured; None: nowhere.
+        cost, always_on_cost: so far, in the price's currency.
+        forecast: cost of the whole period if it goes on like this.
+        days: one entry each.
+    """
+
+    period: Period
+    price: Price
+    engine_starts: int = 0
+    gpu_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    load_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    devices: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    energy_joules: float | None = None
+    days: list[Day] = field(default_factory=list)
+
+    @property
+    def cost(self) -> float:
+        """So far."""
+        return self.price.of(self.gpu_seconds)
+
+    @property
+    def always_on_cost(self) -> float:
+        """Of one device held all the time so far, or of as many as were in use."""
+        return self.price.of(self.period.elapsed_seconds) * max(self.billed_devices, 1)
+
+    @property
+    def billed_devices(self) -> int:
+        """How many different ones were held."""
+        return sum(device.partition(":")[0] != _CPU for _, device in self.devices)
+
+    @property
+    def saving(self) -> float:
+        """Share of the always-on cost that was not paid, 0 .. 1; nothing was saved before anything elapsed."""
+        return 1 - self.cost / self.always_on_cost if self.always_on_cost else 0.0
+
+    @property
+    def forecast(self) -> float:
+        """Cost of the whole period at the pace so far."""
+        elapsed = self.period.elapsed_seconds
+        return self.cost * self.period.seconds / elapsed if elapsed else 0.0
+
+
+def bill(period: Period, price: Price, runs: Iterable[EngineRun]) -> Bill:
+    """Sum up the runs; of those that reach beyond the period, the part within."""
+    result = Bill(period, price)
+    days = [(Day(date), since, until) for date, since, until in period.days()]
+    for run in runs:
+        held = _overlap(run, period.since, min(period.until, period.now))
+        result.engine_starts += 1
+        result.devices[run.host, run.device] += held
+        if run.is_billed:
+            result.gpu_seconds += held
+            result.load_seconds += min(run.load_seconds, held)
+            result.compute_seconds += min(run.compute_seconds, held)
+        else:
+            result.cpu_seconds += held
+        if run.energy_joules is not None:
+            result.energy_joules = (result.energy_joules or 0.0) + run.energy_joules
+        _spread(run, days)
+    result.days = [day for day, _, _ in days]
+    return result
+
+
+def _spread(run: EngineRun, days: Sequence[tuple[Day, float, float]]) -> None:
+    for day, since, until in _days_of(run, days):
+        if run.is_billed:
+            day.gpu_seconds += _overlap(run, since, until)
+        else:
+            day.cpu_seconds += _overlap(run, since, until)
+
+
+def _days_of(run: EngineRun, days: Sequence[tuple[Day, float, float]]) -> Iterator[tuple[Day, float, float]]:
+    """Those that the run touches, found without looking at all of them: days are nearly equally long."""
+    if not days:
+        return
+    number = int((run.held_from - days[0][1]) // 86_400) - 1
+    for entry in days[max(number, 0) :]:
+        if entry[1] >= run.ended_at:
+            return
+        yield entry
+
+
+def _overlap(run: EngineRun, since: float, until: float) -> float:
+    return max(min(run.ended_at, until) - max(run.held_from, since), 0.0)

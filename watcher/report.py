@@ -1,0 +1,122 @@
+"""`dropscale report`: what a period cost, against always-on and against other settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from watcher import replay
+from watcher.accounts import Accounts, Pictures
+from watcher.bill import Bill, Period, Price, bill
+from watcher.replay import Outcome
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the config the report is about.
+
+    Attributes:
+        price: of an hour.
+        max_seconds, max_files: of windows, as they are now.
+        wait_seconds: that pictures may wait on the average, for the recommendation.
+    """
+
+    price: Price
+    max_seconds: float
+    max_files: int
+    wait_seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is told of a period; what is replayed may begin later, where pictures are very many."""
+
+    period: Period
+    pictures: Pictures
+    bill: Bill
+    replayed_since: float | None
+    outcomes: Sequence[Outcome]
+    cheapest: Outcome | None
+    settings: Settings
+
+
+def collect(accounts: Accounts, period: Period, settings: Settings) -> Report:
+    """Read the ledger and sum up.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    end = min(period.until, period.now)
+    runs = accounts.engine_runs(period.since, end, period.now)
+    summed = bill(period, settings.price, runs)
+    outcomes: list[Outcome] = []
+    arrivals: list[tuple[float, int]] = []
+    if (costs := accounts.costs(period.since, end)) is not None:
+        arrivals = accounts.arrivals(period.since, end)
+        outcomes = replay.compare(arrivals, costs, settings.max_seconds, settings.max_files)
+    cold = [outcome for outcome in outcomes if not outcome.setting.keep_warm_seconds]  # what can be set today
+    best = replay.cheapest(cold, settings.wait_seconds)
+    replayed_since = arrivals[0][0] if arrivals else None
+    return Report(period, accounts.pictures(period.since, end), summed, replayed_since, outcomes, best, settings)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Everything, with units in the names; money in the report's currency."""
+    summed, period, pictures = report.bill, report.period, report.pictures
+    return {
+        "since": _time(period.since),
+        "until": _time(period.until),
+        "complete": period.now >= period.until,
+        "pictures": {"done": pictures.done, "reused": pictures.reused, "failed": pictures.failed},
+        "batches": pictures.batches,
+        "engine_starts": summed.engine_starts,
+        "gpu_seconds": round(summed.gpu_seconds, 3),
+        "gpu_load_seconds": round(summed.load_seconds, 3),
+        "gpu_compute_seconds": round(summed.compute_seconds, 3),
+        "cpu_seconds": round(summed.cpu_seconds, 3),
+        "energy_watt_hours": None if summed.energy_joules is None else round(summed.energy_joules / 3600, 3),
+        "currency": summed.price.currency,
+        "per_hour": summed.price.per_hour,
+        "cost": round(summed.cost, 4),
+        "always_on_cost": round(summed.always_on_cost, 4),
+        "saving": round(summed.saving, 6),
+        "forecast": round(summed.forecast, 4),
+        "devices": [
+            {"host": host, "device": device, "seconds": round(seconds, 3)}
+            for (host, device), seconds in sorted(summed.devices.items())
+        ],
+        "days": [
+            {"date": day.date, "gpu_seconds": round(day.gpu_seconds, 3), "cpu_seconds": round(day.cpu_seconds, 3)}
+            for day in summed.days
+        ],
+        "replayed_since": None if report.replayed_since is None else _time(report.replayed_since),
+        "settings": [_outcome(outcome, summed.price) for outcome in report.outcomes],
+        "wanted_wait_seconds": report.settings.wait_seconds,
+        "cheapest": None if report.cheapest is None else _outcome(report.cheapest, summed.price),
+    }
+
+
+def as_csv(report: Report) -> list[list[str]]:
+    """One row a day, after a row of titles."""
+    price = report.bill.price
+    rows = [["date", "gpu_seconds", "cpu_seconds", f"cost_{price.currency.lower()}"]]
+    for day in report.bill.days:
+        cost = price.of(day.gpu_seconds)
+        rows.append([day.date, f"{day.gpu_seconds:.3f}", f"{day.cpu_seconds:.3f}", f"{cost:.4f}"])
+    return rows
+
+
+def _outcome(outcome: Outcome, price: Price) -> dict[str, float | int]:
+    return {
+        "quiet_seconds": outcome.setting.quiet_seconds,
+        "keep_warm_seconds": outcome.setting.keep_warm_seconds,
+        "engine_starts": outcome.engine_starts,
+        "held_seconds": round(outcome.held_seconds, 3),
+        "cost": round(price.of(outcome.held_seconds), 4),
+        "mean_wait_seconds": round(outcome.mean_wait_seconds, 2),
+        "longest_wait_seconds": round(outcome.longest_wait_seconds, 2),
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

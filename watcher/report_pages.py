@@ -1,0 +1,192 @@
+"""A report as a person reads it: lines for a terminal, and a page of HTML that needs no network.
+
+Both are made from what `report.as_json` gives, so that they say the same as it does.
+"""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+_BAR = 40  # characters of the longest day's bar
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_CHART = (720, 160)  # pixels
+
+Row = dict[str, Any]
+
+
+def lines(report: Row) -> list[str]:
+    """For a terminal."""
+    told = [f"{name:<10} {text}" for name, text in _facts(report)]
+    if any(_seconds(day) for day in report["days"]):
+        told += ["", f"{_held(report)} minutes a day", *_bars(report["days"], _key(report))]
+    if report["settings"]:
+        told += ["", f"{_replay(report)}, cost and mean wait:", *_grid(report), *_advice(report)]
+    return told
+
+
+def page(report: Row) -> str:
+    """A page of HTML, whole in itself."""
+    title = f"dropscale, {report['since'][:10]} to {report['until'][:10]}"
+    facts = "".join(f"<dt>{_safe(name)}</dt><dd>{_safe(text)}</dd>" for name, text in _facts(report))
+    parts = [f"<h1>{_safe(title)}</h1>", f"<dl>{facts}</dl>"]
+    if any(_seconds(day) for day in report["days"]):
+        parts += [f"<h2>{_held(report)} minutes a day</h2>", _chart(report["days"], _key(report))]
+    if report["settings"]:
+        parts += [f"<h2>{_replay(report)}</h2>", _table(report)]
+        parts += [f"<p>{_safe(line)}</p>" for line in _advice(report) if line]
+    body = "\n".join(parts)
+    return _PAGE.format(title=_safe(title), body=body)
+
+
+def _facts(report: Row) -> list[tuple[str, str]]:
+    pictures, currency = report["pictures"], report["currency"]
+    held = report["gpu_seconds"]
+    over = "" if report["complete"] else ", so far"
+    done = f"{pictures['done']} done, {pictures['reused']} of them from an earlier result"
+    facts = [
+        ("period", f"{report['since'][:10]} to {report['until'][:10]}{over}"),
+        ("pictures", f"{done}; {pictures['failed']} failed"),
+        ("engines", f"{report['engine_starts']} starts for {report['batches']} batches"),
+    ]
+    if held or not report["cpu_seconds"]:
+        facts += [
+            ("GPU", f"{_duration(held)} held{_parts(report)}"),
+            ("cost", f"{report['cost']:.2f} {currency} at {report['per_hour']:g} {currency} an hour"),
+            ("always on", f"{report['always_on_cost']:.2f} {currency}: {report['saving']:.2%} saved"),
+        ]
+        if not report["complete"]:
+            facts.append(("forecast", f"{report['forecast']:.2f} {currency} for the whole period"))
+    if report["cpu_seconds"]:
+        facts.append(("CPU", f"{_duration(report['cpu_seconds'])} of engines on CPUs, which are not billed"))
+    if report["energy_watt_hours"] is not None:
+        facts.append(("energy", f"{report['energy_watt_hours']:.1f} Wh of GPUs, measured"))
+    if len(report["devices"]) > 1:
+        each = [f"{row['device'] or 'unknown'} on {row['host'] or 'this machine'}" for row in report["devices"]]
+        times = [_duration(row["seconds"]) for row in report["devices"]]
+        facts += [("", f"{name}: {time}") for name, time in zip(each, times, strict=True)]
+    return facts
+
+
+def _parts(report: Row) -> str:
+    held = report["gpu_seconds"]
+    if not held:
+        return ""
+    load, compute = report["gpu_load_seconds"] / held, report["gpu_compute_seconds"] / held
+    return f": {load:.0%} loading, {compute:.0%} computing, {max(1 - load - compute, 0):.0%} idle"
+
+
+def _key(report: Row) -> str:
+    return "gpu_seconds" if report["gpu_seconds"] or not report["cpu_seconds"] else "cpu_seconds"
+
+
+def _held(report: Row) -> str:
+    return "GPU" if _key(report) == "gpu_seconds" else "CPU"
+
+
+def _seconds(day: Row) -> float:
+    return float(day["gpu_seconds"] + day["cpu_seconds"])
+
+
+def _bars(days: Sequence[Row], key: str) -> list[str]:
+    longest = max(day[key] for day in days)
+    told = []
+    for day in days:
+        eighths = round(day[key] / longest * _BAR * 8) if longest else 0
+        bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+        told.append(f"{day['date']} {day[key] / 60:8.1f} {bar}".rstrip())
+    return told
+
+
+def _replay(report: Row) -> str:
+    which = "The same pictures"
+    if report["replayed_since"][:10] > report["since"][:10]:
+        which = f"The pictures since {report['replayed_since'][:10]}"
+    return f"{which} with another quiet time of the window, and with an engine that stays"
+
+
+def _grid(report: Row) -> list[str]:
+    columns, rows, cells = _cells(report)
+    head = f"{'window quiet':>14} | " + " | ".join(f"{'warm ' + _duration(keep):>20}" for keep in columns)
+    told = [head, "-" * len(head)]
+    for quiet in rows:
+        told.append(f"{_duration(quiet):>14} | " + " | ".join(f"{cells[quiet, keep]:>20}" for keep in columns))
+    return told
+
+
+def _cells(report: Row) -> tuple[list[float], list[float], dict[tuple[float, float], str]]:
+    settings = report["settings"]
+    columns = sorted({row["keep_warm_seconds"] for row in settings})
+    rows = sorted({row["quiet_seconds"] for row in settings})
+    cells = {
+        (row["quiet_seconds"], row["keep_warm_seconds"]): f"{row['cost']:.2f}, {_duration(row['mean_wait_seconds'])}"
+        for row in settings
+    }
+    return columns, rows, cells
+
+
+def _advice(report: Row) -> list[str]:
+    best, wanted = report["cheapest"], _duration(report["wanted_wait_seconds"])
+    if best is None:
+        return ["", f"None of them keeps the mean wait within {wanted}."]
+    return [
+        "",
+        f"Cheapest with a mean wait within {wanted}: window.quiet_seconds {best['quiet_seconds']:g}: "
+        f"{best['cost']:.2f} {report['currency']}, {best['engine_starts']} starts, "
+        f"{_duration(best['mean_wait_seconds'])} on the average.",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 99.5:
+        return f"{seconds:.3g} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.4g} h"
+
+
+def _chart(days: Sequence[Row], key: str) -> str:
+    width, height = _CHART
+    longest = max(day[key] for day in days) or 1.0
+    step = width / len(days)
+    bars = ""
+    for number, day in enumerate(days):
+        tall = day[key] / longest * height
+        place = f'x="{number * step:.1f}" y="{height - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}"'
+        bars += f"<rect {place}><title>{day['date']}: {day[key] / 60:.1f} min</title></rect>"
+    label = f"minutes a day, {longest / 60:.1f} at most"
+    ends = f'<text x="0" y="{height + 16}">{days[0]["date"]}</text>'
+    ends += f'<text x="{width}" y="{height + 16}" text-anchor="end">{days[-1]["date"]}</text>'
+    return f'<svg viewBox="0 0 {width} {height + 20}" role="img" aria-label="{label}">{bars}{ends}</svg>'
+
+
+def _table(report: Row) -> str:
+    columns, rows, cells = _cells(report)
+    head = "<tr><th>quiet</th>" + "".join(f"<th>warm {_duration(keep)}</th>" for keep in columns) + "</tr>"
+    body = "".join(
+        f"<tr><th>{_duration(quiet)}</th>"
+        + "".join(f"<td>{_safe(cells[quiet, keep])}</td>" for keep in columns)
+        + "</tr>"
+        for quiet in rows
+    )
+    caption = f"Cost in {_safe(report['currency'])}, mean wait"
+    return f"<table><caption>{caption}</caption>{head}{body}</table>"
+
+
+def _safe(text: str) -> str:
+    return html.escape(text)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
+body {{ max-width: 46rem; margin: 2rem auto; padding: 0 1rem }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem }}
+dt {{ font-weight: 600 }} dd {{ margin: 0 }}
+svg {{ width: 100%; height: auto }} rect {{ fill: #2a7d4f }} text {{ font-size: 12px; fill: currentColor }}
+table {{ border-collapse: collapse }} th, td {{ padding: .2rem .6rem; text-align: right; border: 1px solid #8886 }}
+caption {{ text-align: left }}
+</style></head><body>
+{body}
+</body></html>
+"""
