@@ -83,7 +83,7 @@ def test_a_conversation_from_ready_to_bye(make: Make, requests: Requests) -> Non
     assert names(events) == said
     assert engine.ready is not None and engine.ready_at is not None
     assert (engine.done, engine.failed, engine.peak_memory_bytes) == (1, 1, 1)
-    assert engine.spawned_at <= engine.ready.started_at <= engine.ready_at
+    assert engine.meter.spawned_at <= engine.ready.started_at <= engine.ready_at
     engine.close()
     assert engine.returncode in {0, 4} and is_gone(engine.pid)  # 4: the stub saw stdin close before its own exit
 
