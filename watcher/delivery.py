@@ -111,11 +111,7 @@ class Delivery:
         return Staged(target, sha256, os.path.getsize(target))
 
     def sweep_leftovers(self) -> None:
-        """Remove, or bring back into the inbox, hidden files of ours of which the ledger knows nothing, for it is new.
-
-        Raises:
-            OSError: a folder is gone or full.
-        """
+        """Remove, or bring back into the inbox, hidden files of ours that the ledger does not know, for it is new."""
         leftovers.sweep(self._folders)
 
     # The three ends of a picture

@@ -13,30 +13,42 @@ from watcher import provenance
 from watcher.config import Folders
 from watcher.filesystem import digest, fsync_folder, look_at, make_folders, open_regular, publish_across
 from watcher.journal import warn
-from watcher.names import candidate_names, display, hidden_name, longest_name
+from watcher.names import candidate_names, display, hidden_name, longest_name, told
 
 _PART = re.compile(r"\.dropscale-[0-9]+-([0-9a-z]+)\.part")
+_FIRST_BYTES = 1 << 12  # most files differ here, and there may be many
 _CHUNK_BYTES = 1 << 20
 _EXTENSIONS = {"jpeg": ".jpg", "jpeg2000": ".jp2"}
 
 
 def sweep(folders: Folders) -> None:
-    """Remove what is a copy of something else; bring back into the inbox what is not.
+    """Remove what is a copy of something else; bring back into the inbox what is not. What cannot be moved is told."""
+    parts = [(path, "result", folders.outbox) for path, _ in _parts_below(folders.outbox)]
+    for root in (folders.inbox, folders.archive, folders.failed):
+        parts += [(path, tag, root) for path, tag in _parts_below(root)]
+    for path, tag, root in parts:
+        try:
+            _settle(path, tag, root, folders)
+        except OSError as error:
+            text = "{path} is left from a move that was broken off, and stays: {why}"
+            warn("leftover", text, path=display(path), why=told(error))
 
-    Raises:
-        OSError: a folder is gone or full. What was not swept yet stays as it is.
-    """
-    for path, _ in _parts_below(folders.outbox):
-        os.unlink(path)  # a result on its way: it can be made again
+
+def _settle(path: str, tag: str, root: str, folders: Folders) -> None:
+    subfolder = os.path.relpath(os.path.dirname(path), root)
+    size = os.path.getsize(path)
+    # a result can be made again, a reason is written again
+    if tag in {"result", "reason"} or size == 0 or _is_copy(path, size, subfolder, folders):
+        os.unlink(path)
+    else:
+        _bring_back(path, folders, subfolder)
+
+
+def _is_copy(path: str, size: int, subfolder: str, folders: Folders) -> bool:
+    """Whether a file in sight begins with all that this one holds; originals keep their subfolder wherever they go."""
     roots = (folders.inbox, folders.archive, folders.failed)
-    for root in roots:
-        for path, tag in list(_parts_below(root)):
-            subfolder = os.path.relpath(os.path.dirname(path), root)
-            others = _files_in(os.path.join(other, subfolder) for other in roots)
-            if tag == "reason" or os.path.getsize(path) == 0 or any(_begins_with(other, path) for other in others):
-                os.unlink(path)
-            else:
-                _bring_back(path, folders, subfolder)
+    others = _files_in(os.path.join(root, subfolder) for root in roots)
+    return any(os.path.getsize(other) >= size and _begins_with(other, path) for other in others)
 
 
 def _parts_below(root: str) -> Iterator[tuple[str, str]]:
@@ -47,7 +59,7 @@ def _parts_below(root: str) -> Iterator[tuple[str, str]]:
 
 
 def _files_in(folders: Iterable[str]) -> Iterator[str]:
-    """Files in sight; the originals of one subfolder lie in the same one of inbox, archive and failed."""
+    """Files in sight."""
     for folder in folders:
         try:
             names = os.listdir(folder)
@@ -62,9 +74,11 @@ def _files_in(folders: Iterable[str]) -> Iterator[str]:
 def _begins_with(path: str, part: str) -> bool:
     """Whether all that `part` holds stands at the beginning of `path`, too."""
     with open_regular(path) as whole, open_regular(part) as copy:
-        while chunk := copy.read(_CHUNK_BYTES):
+        size = _FIRST_BYTES
+        while chunk := copy.read(size):
             if whole.read(len(chunk)) != chunk:
                 return False
+            size = _CHUNK_BYTES
     return True
 
 

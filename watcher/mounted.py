@@ -57,13 +57,17 @@ def note_mounts(folders: Folders, ledger: Ledger) -> None:
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    ledger.note(**{**{_note(key): "" for key in _KEYS}, **mounted_now(folders)})
+    ledger.note(**{**{_note(key): "" for key in _KEYS}, **mounted_now(folders, {})})
 
 
-def mounted_now(folders: Folders) -> dict[str, str]:
-    """The notes that `check_mounts` will look for, of those folders that are mount points now."""
+def mounted_now(folders: Folders, known: dict[str, str]) -> dict[str, str]:
+    """The notes that `check_mounts` will look for: those that are known, and of folders that became mount points.
+
+    Those that are known are not looked at again: a share that died would keep who asks waiting.
+    """
     found = msgspec.structs.asdict(folders)
-    return {_note(key): found[key] for key in _KEYS if os.path.ismount(found[key])}
+    new = {_note(key): found[key] for key in _KEYS if _note(key) not in known and os.path.ismount(found[key])}
+    return {**known, **new}
 
 
 def _note(key: str) -> str:

@@ -68,7 +68,13 @@ def read_folders(ledger: Ledger, folders: Folders) -> None:
 
 
 def begin_anew(lost: LedgerLost) -> NoReturn:
-    """Become a new process of the same command, which makes a new ledger."""
+    """Become a new process of the same command, which makes a new ledger.
+
+    Raises:
+        LedgerLost: a process cannot become another one here.
+    """
+    if os.name == "nt":  # exec starts a child there, and ends
+        raise lost
     warn("ledger", "{problem}: beginning anew", problem=lost.message)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -403,7 +403,7 @@ class Service:
     def _note_health(self) -> None:
         """Tell `status` how the watching goes, when something of it changed."""
         inbox = self.inbox
-        self._mounts |= mounted_now(self._config.folders)  # a share may come later than the watcher
+        self._mounts = mounted_now(self._config.folders, self._mounts)  # a share may come later than the watcher
         health = {
             **self._mounts,
             "watching": "yes" if inbox.armed else "paused: the inbox is gone",

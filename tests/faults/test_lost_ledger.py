@@ -260,6 +260,21 @@ def test_copies_on_their_way_when_the_ledger_was_lost_are_removed(hasty: Site, l
     promise.check_end()
 
 
+def test_a_leftover_that_cannot_be_removed_is_told_and_stops_nothing(hasty: Site) -> None:
+    needs_strace()
+    promise = Promise(hasty)
+    promise.drop("sub/a.png", b"a picture")
+    left = hidden(hasty.outbox / "sub", "0123456789abcdef")
+    left.write_bytes(b"RESULT")
+    inject = ["-P", str(left), "-e", "trace=unlink,unlinkat", "-e", "inject=unlink,unlinkat:error=EACCES"]
+    hasty.command = ["strace", "-D", "-f", "-qq", "-o", os.devnull, *inject, *hasty.command]
+    running = hasty.start("once", ready=False)
+    assert running.process.wait(60) == 0, running.log()
+    assert "and stays: Permission denied" in running.log()
+    left.unlink()
+    promise.check_end()
+
+
 def test_hidden_files_of_others_are_left_alone(hasty: Site) -> None:
     """Only names exactly like ours are ours."""
     others = [hasty.archive / ".dropscale-notes.txt", hasty.outbox / ".dropscale-7.part", hasty.failed / ".hidden.part"]
