@@ -109,7 +109,7 @@ def test_a_runtime_that_the_config_asks_for_and_nobody_installed_is_bad(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from watcher import doctor
-    from watcher.config import Config, Engine
+    from watcher.sections import Config, Engine
 
     monkeypatch.setitem(doctor._RUNTIMES, "onnx", ("no_such_module", ("no-such-package",), "onnxruntime"))
     absent = doctor._runtime(Config(), "onnx")

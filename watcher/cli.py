@@ -14,7 +14,6 @@ from sr_engine.errors import ModelError
 from watcher import __version__, config, failed, instance, rebuild
 from watcher.cli_models import model_commands
 from watcher.cli_report import report_command
-from watcher.config import Config
 from watcher.delivery import Delivery
 from watcher.errors import (
     EXIT_DONE,
@@ -33,6 +32,7 @@ from watcher.mounted import check_mounts, note_mounts
 from watcher.mounts import sync_client_hint, sync_warning
 from watcher.names import display
 from watcher.progress import Progress
+from watcher.sections import Config
 from watcher.service import Ended, Service
 from watcher.signals import Signals, exit_on_signals
 from watcher.workshop import Outcome

@@ -15,7 +15,7 @@ from watcher.signals import exit_on_signals
 
 if TYPE_CHECKING:
     from watcher.collection import Collection
-    from watcher.config import Config
+    from watcher.sections import Config
 
 Settings = Callable[[str | None], "Config"]
 

@@ -16,7 +16,7 @@ from watcher.names import display
 
 if TYPE_CHECKING:
     from watcher.bill import Period
-    from watcher.config import Config
+    from watcher.sections import Config
 
 
 def report_command(settings: Callable[[str | None], "Config"], config_option: Callable[..., Any]) -> click.Command:

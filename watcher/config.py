@@ -2,168 +2,22 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
-from msgspec import Meta
 
-from sr_engine import models, protocol
+from sr_engine import models
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.ignore import IgnoreRules
 from watcher.mounts import is_read_only
+from watcher.sections import Config, Folders
 
 ENV_PREFIX = "DROPSCALE_"
 ENV_CONFIG = "DROPSCALE_CONFIG"
 DEFAULT_NAME = "config.yaml"
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
-
-_LONGEST = 1e9  # 30 years; infinity is more than the system's waits can take
-
-Seconds = Annotated[float, Meta(ge=0, le=_LONGEST, description="a number of seconds, 0 or more")]
-PositiveSeconds = Annotated[float, Meta(gt=0, le=_LONGEST, description="a number of seconds greater than 0")]
-Quality = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
-Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
-Name = Annotated[str, Meta(min_length=1, pattern=r"^[^\0]*$", description="a text that is not empty")]
-Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # no path or argument can hold a zero byte
-Device = Annotated[
-    str,
-    Meta(
-        pattern=r"^(auto|cpu|gpu|npu|cuda|tensorrt|directml|coreml)(:[0-9]{1,3})?\Z",
-        description="one of auto, cpu, gpu, npu, cuda, tensorrt, directml, coreml, perhaps with a number: cuda:1",
-    ),
-]
-
-
-class Folders(msgspec.Struct, frozen=True):
-    """Absolute paths once the config is read; see config.yaml for what each is for."""
-
-    inbox: Name = "inbox"
-    outbox: Name = "outbox"
-    archive: Name = "archive"
-    failed: Name = "failed"
-    state: Name = ".dropscale"
-
-    @property
-    def engines(self) -> str:
-        """What engines remember from one process to the next: compiled models, sizes of tiles."""
-        return os.path.join(self.state, "engines")
-
-
-class Watch(msgspec.Struct, frozen=True):
-    """How the inbox is watched; see config.yaml."""
-
-    backend: Annotated[Literal["auto", "native", "polling"], Meta(description="one of auto, native, polling")] = "auto"
-    recursive: Annotated[bool, Meta(description="true or false")] = True
-    settle_seconds: PositiveSeconds = 2
-    rescan_seconds: PositiveSeconds = 300
-    poll_seconds: PositiveSeconds = 5
-    incomplete_seconds: Seconds = 30
-    ignore: Annotated[tuple[str, ...], Meta(description="a list of patterns")] = ()
-
-
-class WindowLimits(msgspec.Struct, frozen=True):
-    """When a window closes; see config.yaml."""
-
-    quiet_seconds: Seconds = 5
-    max_seconds: Seconds = 60
-    max_files: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1 to 100000")] = 200
-    max_pixels: Count = 400_000_000
-
-
-class Engine(msgspec.Struct, frozen=True):
-    """The engine process; see config.yaml."""
-
-    model: Name = models.AUTO
-    models_folder: Annotated[Text, Meta(description="a folder, or empty")] = ""
-    model_mirrors: Annotated[tuple[Text, ...], Meta(description="a list of http or https addresses")] = ()
-    ensemble: Annotated[bool, Meta(description="true or false")] = False
-    runtime: Annotated[
-        Literal["auto", "opencv", "openvino", "onnx"], Meta(description="one of auto, opencv, openvino, onnx")
-    ] = "auto"
-    device: Device = "auto"
-    precision: Annotated[Literal["auto", "fp32", "fp16", "bf16"], Meta(description="one of auto, fp32, fp16, bf16")] = (
-        "auto"
-    )
-    threads: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 to 1024")] = 0
-    attempts: Count = 2
-    start_seconds: PositiveSeconds = 120
-    deadline_seconds: PositiveSeconds = 60
-    deadline_seconds_per_megapixel: Seconds = 120
-    grace_seconds: Seconds = 30
-    command: Annotated[tuple[Text, ...], Meta(description="a list: the program and its arguments")] = ()
-
-
-class Output(msgspec.Struct, frozen=True):
-    """How results are written; see config.yaml."""
-
-    format: Annotated[
-        Literal["same", "jpeg", "png", "webp", "tiff", "bmp", "avif", "heic", "jpeg2000", "gif"],
-        Meta(description="one of same, jpeg, png, webp, tiff, bmp, avif, heic, jpeg2000, gif"),
-    ] = "same"
-    jpeg_quality: Quality = 95
-    webp_quality: Annotated[int, Meta(ge=1, le=101, description="a whole number from 1 to 101")] = 95
-    avif_quality: Quality = 90
-    png_compression: Annotated[int, Meta(ge=0, le=9, description="a whole number from 0 to 9")] = 1
-
-    def wire(self) -> protocol.Output:
-        """The same settings as the engine protocol carries them."""
-        return protocol.Output(**msgspec.structs.asdict(self))
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What is refused from its header alone; see config.yaml."""
-
-    megapixels: Annotated[float, Meta(gt=0, le=_LONGEST, description="a number greater than 0")] = 200
-    side: Count = 60_000
-    file_megabytes: Annotated[int, Meta(ge=1, le=2047, description="a whole number from 1 to 2047")] = 2047
-    memory_megabytes: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
-    engine_megabytes: Annotated[int, Meta(ge=0, description="a whole number, 0 or more")] = 0
-
-    def wire(self) -> protocol.Limits:
-        """The same limits as the engine protocol carries them."""
-        return protocol.Limits(
-            pixels=max(round(self.megapixels * 1e6), 1),
-            side=self.side,
-            file_bytes=self.file_megabytes << 20,
-            memory_bytes=self.memory_megabytes << 20,
-            engine_bytes=self.engine_megabytes << 20,
-        )
-
-
-class Retry(msgspec.Struct, frozen=True):
-    """Waiting for the surroundings to recover; see config.yaml."""
-
-    first_seconds: PositiveSeconds = 10
-    max_seconds: PositiveSeconds = 600
-
-    def delay_seconds(self, earlier_waits: int) -> float:
-        """How long to wait after `earlier_waits` waits in a row."""
-        return float(min(self.first_seconds * 2.0 ** min(earlier_waits, 30), self.max_seconds))
-
-
-class Cost(msgspec.Struct, frozen=True):
-    """What an hour of the device costs; see config.yaml."""
-
-    per_hour: Annotated[float, Meta(ge=0, le=_LONGEST, description="a number, 0 or more")] = 0.6
-    currency: Annotated[
-        str, Meta(pattern=r"^[A-Z]{3}\Z", description="three capital letters, such as CNY, EUR, USD")
-    ] = "CNY"
-    wait_seconds: PositiveSeconds = 60
-
-
-class Config(msgspec.Struct, frozen=True):
-    """Everything a user can set."""
-
-    folders: Folders = Folders()
-    watch: Watch = Watch()
-    window: WindowLimits = WindowLimits()
-    engine: Engine = Engine()
-    output: Output = Output()
-    limits: Limits = Limits()
-    retry: Retry = Retry()
-    cost: Cost = Cost()
 
 
 def default_text() -> str:

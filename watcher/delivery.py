@@ -12,7 +12,6 @@ import time
 from typing import NamedTuple
 
 from watcher import __version__, leftovers, provenance
-from watcher.config import Folders
 from watcher.filesystem import (
     copy_file,
     digest,
@@ -31,6 +30,7 @@ from watcher.names import candidate_names, display, hidden_name, longest_name
 from watcher.originals import OriginalChanged, Originals
 from watcher.provenance import Provenance
 from watcher.rows import Picture, State
+from watcher.sections import Folders
 
 STAGING = ".dropscale-staging"
 REASON_SUFFIX = ".reason.txt"

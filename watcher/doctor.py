@@ -14,9 +14,9 @@ from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher import __version__, instance
 from watcher.coldstart import measure
-from watcher.config import Config
 from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint, sync_warning
 from watcher.names import display
+from watcher.sections import Config
 
 _PACKAGES = ("watchdog", "numpy", "PyYAML", "msgspec", "click", "rich", "filelock")
 # By the name in `engine.runtime`: what is imported, what may be installed, how to get it.

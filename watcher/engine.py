@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from sr_engine import protocol
-from watcher import config
 from watcher.journal import logger
 from watcher.meter import Meter
 from watcher.patience import Patience
+from watcher.sections import Engine
 
 _EXIT_SECONDS = 10.0  # from `bye`, or from the end of its output, to the end of the process
 _POLL_SECONDS = 0.5  # how often a stop is noticed while the engine is silent
@@ -101,7 +101,7 @@ class EngineProcess:
 
     def __init__(
         self,
-        settings: config.Engine,
+        settings: Engine,
         models_folder: str,
         limits: protocol.Limits,
         cache_folder: str = "",
@@ -317,7 +317,7 @@ class EngineProcess:
 
 
 def _command(
-    settings: config.Engine, models_folder: str, limits: protocol.Limits, cache_folder: str, sha256: str
+    settings: Engine, models_folder: str, limits: protocol.Limits, cache_folder: str, sha256: str
 ) -> list[str]:
     # -P: a folder called numpy in the user's current folder must not become part of the engine
     command = list(settings.command) or [sys.executable, "-P", "-m", "sr_engine"]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 
 from watcher import filesystem
-from watcher.config import Watch
 from watcher.filesystem import Identity
 from watcher.ignore import IgnoreRules
 from watcher.journal import tell, warn
@@ -19,6 +18,7 @@ from watcher.mounted import MountPoint
 from watcher.mounts import how_to_watch, mounts_below, read_mounts
 from watcher.names import display
 from watcher.observer import Observer, out_of_watches
+from watcher.sections import Watch
 from watcher.settling import Settled, Settling
 
 ROOT_CHECK_SECONDS = 2.0

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 
 from sr_engine.headers import HeaderError, read_header
 from watcher import provenance
-from watcher.config import Folders
 from watcher.filesystem import digest, fsync_folder, look_at, make_folders, open_regular, publish_across
 from watcher.journal import warn
 from watcher.names import candidate_names, display, hidden_name, longest_name, told
+from watcher.sections import Folders
 
 _PART = re.compile(r"\.dropscale-[0-9]+-([0-9a-z]+)\.part")
 _FIRST_BYTES = 1 << 12  # most files differ here, and there may be many

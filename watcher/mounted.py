@@ -5,9 +5,9 @@ import os
 
 import msgspec
 
-from watcher.config import Folders
 from watcher.errors import EnvironmentFault
 from watcher.ledger import Ledger
+from watcher.sections import Folders
 
 _KEYS = ("inbox", "outbox", "archive", "failed")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sr_engine import protocol
-from watcher.config import Engine
+from watcher.sections import Engine
 
 # Of the networks that come along the heaviest: for what is heavier than that, pixels get more time in proportion.
 _USUAL_MFLOP = 2.5

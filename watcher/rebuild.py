@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from watcher import provenance
-from watcher.config import Folders
 from watcher.delivery import Delivery
 from watcher.errors import EnvironmentFault, LedgerLost
 from watcher.filesystem import look_at
 from watcher.journal import tell, warn
 from watcher.ledger import FILE_NAME, FoundResult, Ledger
 from watcher.names import display
+from watcher.sections import Folders
 
 _READ_NOTE = "folders_read"  # when this ledger learned what the folders held before it
 _KEPT = ("batches", "engine_runs")  # in the order of their references

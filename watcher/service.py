@@ -2,45 +2,31 @@
 
 import errno
 import logging
-import os
 import queue
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
-from typing import NamedTuple
 
-from sr_engine.headers import HeaderError, read_header
 from sr_engine.models import Model
-from watcher import filesystem, memory
+from watcher import memory
 from watcher.batch import run_batch
-from watcher.config import Config
 from watcher.delivery import Delivery
 from watcher.errors import LedgerError, LedgerLost
-from watcher.filesystem import Digest, Identity, digest
+from watcher.filesystem import Identity
 from watcher.inbox import Inbox
+from watcher.intake import Intake, Taken
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.mounted import mounted_now
 from watcher.names import display, told
 from watcher.progress import Progress
 from watcher.rows import MOVING, Picture, State
+from watcher.sections import Config
 from watcher.settling import Settled
 from watcher.waiting import Waiting
-from watcher.window import Window
 from watcher.workshop import Outcome, Workshop
-
-
-class _Held(NamedTuple):
-    """A file in the window or in the running batch."""
-
-    identity: Identity
-    arrived_at: float  # Unix time
-    hash: "Future[Digest] | None" = None  # not asked for yet, for each that waits takes memory
-
-
-_Found = list[tuple[str, _Held, "Future[Digest]"]]
 
 
 class Ended(Enum):
@@ -77,16 +63,10 @@ class Service:
         self._ledger = ledger
         self._delivery = Delivery(config.folders, ledger)
         self._workshop = Workshop(config, model, models_folder, ledger, self._delivery, progress, self._stopping)
-        limits = config.window
-        self._window: Window[str] = Window(
-            limits.quiet_seconds, limits.max_seconds, limits.max_files, limits.max_pixels
-        )
+        self._intake = Intake(config.folders.inbox, config.window)
         self.inbox = Inbox(config.folders.inbox, config.watch, self._is_engaged, lambda: self._wake.put(None))
         # SimpleQueue: its put may be called from a signal handler that interrupted its own get
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._held: dict[str, _Held] = {}
-        self._ahead = 0  # files of the window whose hashes were asked for
-        self._in_batch: set[str] = set()
         longest = max(config.retry.max_seconds, config.watch.incomplete_seconds)
         self._waiting = Waiting(config.retry, longest)
         self._unread: set[str] = set()  # files of the running job that could not be read
@@ -94,7 +74,6 @@ class Service:
         self._stale = False  # the ledger has changed since it was read
         self._troubled = False  # the last job did not end well
         self._unswept = False  # a job, perhaps an earlier one, could not clear up: its disk was full, its share gone
-        self._hasher = ThreadPoolExecutor(1, "hash")
         self._worker = ThreadPoolExecutor(1, "batch")
         self._job: Future[Outcome] | None = None
         self._stops = 0
@@ -168,8 +147,8 @@ class Service:
                 self._pause(until - now)
             for settled in self.inbox.settled(max(time.monotonic(), until)):
                 self._into_window(settled, until)
-            while len(self._window) and not self._stops:
-                outcome += self._process(self._take(), "once")
+            while len(self._intake) and not self._stops:
+                outcome += self._process(self._intake.take(), "once")
         finally:
             self._shut_down()
         return outcome
@@ -183,8 +162,8 @@ class Service:
             self._renewed |= self._renew()
         if self.inbox.check_root(now):
             self._look(now)
-        elif len(self._window):
-            self._forget_window()
+        elif len(self._intake):
+            self._intake.forget_window()
         self._note_health()
         self._finish_job(now)
         self._catch_up(now)
@@ -214,22 +193,17 @@ class Service:
             self.inbox.admit(path, now, announced=True)
 
     def _into_window(self, settled: Settled, now: float) -> None:
-        path = os.path.join(self.inbox.root, settled.path)
-        self._held[settled.path] = _Held(settled.identity, time.time())
-        if self._ahead < self._config.window.max_files:
-            self._hash(settled.path)
-            self._ahead += 1
-        self._window.add(settled.path, _pixels(path), now)
+        self._intake.add(settled.path, settled.identity, now)
         tell("settled", "{picture} is whole", level=logging.DEBUG, picture=display(settled.path))
 
     def _start_job(self, now: float) -> None:
         if self._job is not None or not self.inbox.armed or self._renewed:
             return
         if due := self._waiting.moving_due(now):
-            self._in_batch.update(row.path for row in due)
+            self._intake.engage(row.path for row in due)
             self._submit(lambda: self._resume(due))
-        elif closed_by := self._window.closing_reason(now):
-            found = self._take()
+        elif closed_by := self._intake.closing_reason(now):
+            found = self._intake.take()
             count = len(found)
             what = "one picture" if count == 1 else f"{count} pictures"
             tell("window", "window closed ({reason}): {what}", reason=closed_by, what=what, count=count)
@@ -239,9 +213,7 @@ class Service:
         if self._job is None or not self._job.done():
             return
         job, self._job = self._job, None
-        paths, self._in_batch = self._in_batch, set()
-        for path in paths:
-            self._held.pop(path, None)
+        paths = self._intake.disengage()
         self._stale = True
         unread, self._unread = self._unread, set()
         if isinstance(broken := job.exception(), LedgerLost):
@@ -282,7 +254,7 @@ class Service:
         if self.inbox.armed:
             idle = self._job is None
             due += self._waiting.times(moving=idle)
-            if idle and (closes_at := self._window.closes_at()) is not None:
+            if idle and (closes_at := self._intake.closes_at()) is not None:
                 due.append(closes_at)
         self._pause(max(min(due) - time.monotonic(), 0))
 
@@ -299,7 +271,7 @@ class Service:
         self._stops = max(self._stops, 1) if self._job is not None else self._stops
         while self._job is not None and not self._job.done():
             self._pause(1.0)
-        self._hasher.shutdown(cancel_futures=True)
+        self._intake.close()
         self._worker.shutdown()
 
     def _stopping(self) -> float | None:
@@ -316,34 +288,12 @@ class Service:
         self._job = self._worker.submit(job)
         self._job.add_done_callback(lambda _: self._wake.put(None))
 
-    def _take(self) -> _Found:
-        paths = self._window.take()
-        self._in_batch.update(paths)
-        found = [(path, self._held[path], self._hash(path)) for path in paths]
-        self._hash_ahead()
-        return found
-
-    def _hash(self, path: str) -> "Future[Digest]":
-        held = self._held[path]
-        future = held.hash
-        if future is None:
-            future = self._hasher.submit(digest, os.path.join(self.inbox.root, path))
-            self._held[path] = held._replace(hash=future)
-        return future
-
-    def _hash_ahead(self) -> None:
-        """Hash the files of the next batch while this one runs."""
-        waiting = [path for path in self._held if path not in self._in_batch][: self._config.window.max_files]
-        self._ahead = len(waiting)
-        for path in waiting:
-            self._hash(path)
-
-    def _process(self, found: _Found, closed_by: str) -> Outcome:
+    def _process(self, found: list[Taken], closed_by: str) -> Outcome:
         whole = []
         unread = Outcome()
-        for path, held, future in found:
+        for path, identity, _, hashed in found:
             try:
-                content = future.result()
+                content = hashed.result()
             except FileNotFoundError:
                 continue  # withdrawn
             except OSError as error:
@@ -353,9 +303,9 @@ class Service:
                 self._unread.add(path)
                 warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
                 continue
-            if content.identity.same_state(held.identity):
+            if content.identity.same_state(identity):
                 whole.append((path, content))
-        arrived = {path: held.arrived_at for path, held, _ in found}
+        arrived = {taken.path: taken.arrived_at for taken in found}
         outcome = run_batch(self._workshop, whole, closed_by, arrived) if whole else Outcome()
         outcome += unread
         return outcome
@@ -385,20 +335,9 @@ class Service:
 
     def _is_engaged(self, path: str, identity: Identity) -> bool:
         """Whether a file is in the window, in work, on its way or has to wait: then it is not admitted."""
-        if path in self._in_batch:
+        if self._intake.holds(path, identity):
             return True
-        if path in self._held:
-            if self._held[path].identity.same_state(identity):
-                return True
-            self._window.discard(path)
-            del self._held[path]
-            return False
         return self._waiting.holds(path, identity)
-
-    def _forget_window(self) -> None:
-        for path in self._window.take():
-            del self._held[path]
-        self._ahead = 0
 
     def _note_health(self) -> None:
         """Tell `status` how the watching goes, when something of it changed."""
@@ -414,13 +353,3 @@ class Service:
         if health != self._noted:
             self._ledger.note(**health)
             self._noted = health
-
-
-def _pixels(path: str) -> int:
-    """Width times height, from the header; 0 where it cannot be told: the engine will say why."""
-    try:
-        with filesystem.open_regular(path) as file:
-            header = read_header(file)
-    except (HeaderError, OSError):
-        return 0
-    return header.width * header.height

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from watcher import instance
-from watcher.config import Config, check_folders
+from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
 from watcher.errors import EnvironmentFault, LedgerError
 from watcher.filesystem import look_at
@@ -17,6 +17,7 @@ from watcher.ledger import FILE_NAME, Ledger
 from watcher.mounts import no_room
 from watcher.names import display
 from watcher.rows import Picture, State
+from watcher.sections import Config
 
 _SHOWN = 20
 _IN_WORK = (State.CLAIMED, State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
-from watcher.config import Config
 from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineTrouble
 from watcher.errors import EngineUnusable, EnvironmentFault
 from watcher.filesystem import publish
 from watcher.journal import tell, warn
 from watcher.names import candidate_names, display, longest_name
 from watcher.progress import Progress
+from watcher.sections import Config
 
 _SEE_DOCTOR = "see `dropscale doctor`"
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from watcher.config import Retry
 from watcher.filesystem import Identity
 from watcher.rows import MOVING, Picture, State
+from watcher.sections import Retry
 
 
 class Waiting:

@@ -120,5 +120,12 @@ class Window(Generic[Item]):
         self._pixels -= pixels
         return taken
 
+    def take_all(self) -> list[Item]:
+        """Hand over everything and start anew."""
+        taken = list(self._entries)
+        self._entries.clear()
+        self._pixels = 0
+        return taken
+
     def _deadlines(self) -> tuple[float, float]:
         return self._last_added + self._quiet_seconds, self._opened + self._max_seconds

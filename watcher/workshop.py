@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sr_engine.models import Model
-from watcher.config import Config
 from watcher.delivery import Delivery
 from watcher.ledger import Ledger
 from watcher.progress import Progress
 from watcher.rows import Picture
+from watcher.sections import Config
 
 
 @dataclass

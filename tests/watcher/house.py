@@ -4,12 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from watcher.config import Folders
 from watcher.delivery import Delivery, Staged
 from watcher.filesystem import digest
 from watcher.ledger import Ledger
 from watcher.names import hidden_name
 from watcher.rows import Picture, State
+from watcher.sections import Folders
 
 ORIGINAL = b"an original"
 RESULT = b"its result, three times larger"

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from sr_engine import headers, models, protocol, runtimes
-from watcher.config import Config, Device, Engine, Limits, Output, Retry, check_folders, default_text, load
+from watcher.config import check_folders, default_text, load
 from watcher.errors import ConfigError, EnvironmentFault
+from watcher.sections import Config, Device, Engine, Limits, Output, Retry
 from watcher.workshop import Workshop
 
 

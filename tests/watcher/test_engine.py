@@ -17,8 +17,8 @@ from harness import STUB_ENGINE, wait_until
 
 from sr_engine import protocol
 from sr_engine.protocol import Limits
-from watcher.config import Engine
 from watcher.engine import EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
+from watcher.sections import Engine
 
 Make = Callable[..., EngineProcess]
 Requests = Callable[..., list[protocol.Upscale]]
@@ -369,7 +369,7 @@ def test_the_engine_ends_when_its_watcher_is_killed(tmp_path: Path) -> None:
     script = f"""
         import os, signal, sys
         from sr_engine import protocol
-        from watcher.config import Engine
+        from watcher.sections import Engine
         from watcher.engine import EngineProcess
         engine = EngineProcess(Engine(command=tuple({STUB_ENGINE!r})), "models", protocol.Limits())
         request = protocol.Upscale(id=1, source={str(tmp_path / "a.png")!r}, target={str(tmp_path / "result")!r})

@@ -3,8 +3,8 @@
 import pytest
 
 from sr_engine.protocol import AnyEvent, Bye, Code, Done, Failed, Fault, Progress, Ready, Started
-from watcher.config import Engine
 from watcher.patience import Patience
+from watcher.sections import Engine
 
 SETTINGS = Engine(start_seconds=100, deadline_seconds=10, deadline_seconds_per_megapixel=5)
 READY = Ready(runtime="x", device="cpu", precision="fp32", load_seconds=1)

@@ -1,0 +1,150 @@
+"""What is whole and waits for a batch, or is in one: files with their hashes, and the window that gathers them."""
+
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from sr_engine.headers import HeaderError, read_header
+from watcher import filesystem
+from watcher.filesystem import Digest, Identity, digest
+from watcher.sections import WindowLimits
+from watcher.window import Window
+
+
+class Taken(NamedTuple):
+    """A file that goes into a batch.
+
+    Attributes:
+        path: below the inbox.
+        identity: of the file that was seen to be whole.
+        arrived_at: when that was, Unix time.
+        content: its digest, as soon as it was read.
+    """
+
+    path: str
+    identity: Identity
+    arrived_at: float
+    content: "Future[Digest]"
+
+
+class _Held(NamedTuple):
+    identity: Identity
+    arrived_at: float
+    content: "Future[Digest] | None" = None  # not asked for yet, for each that waits takes memory
+
+
+class Intake:
+    """The files in the window and in the running batch. For the main thread."""
+
+    def __init__(self, root: str, limits: WindowLimits) -> None:
+        """An empty one.
+
+        Args:
+            root: the inbox; paths are below it.
+            limits: when a window closes.
+        """
+        self._root = root
+        self._most_ahead = limits.max_files
+        self._window: Window[str] = Window(
+            limits.quiet_seconds, limits.max_seconds, limits.max_files, limits.max_pixels
+        )
+        self._held: dict[str, _Held] = {}
+        self._in_batch: set[str] = set()
+        self._ahead: set[str] = set()  # files of the window whose hashes were asked for
+        self._hasher = ThreadPoolExecutor(1, "hash")
+
+    def __len__(self) -> int:
+        """How many wait in the window."""
+        return len(self._window)
+
+    def add(self, path: str, identity: Identity, now: float) -> None:
+        """A file is whole.
+
+        Args:
+            path: below the inbox.
+            identity: as it was seen to be whole.
+            now: monotonic seconds.
+        """
+        self._held[path] = _Held(identity, time.time())
+        if len(self._ahead) < self._most_ahead:
+            self._hash(path)
+            self._ahead.add(path)
+        self._window.add(path, _pixels(os.path.join(self._root, path)), now)
+
+    def holds(self, path: str, identity: Identity) -> bool:
+        """Whether a file is in the window or in work; one that changed in the window is forgotten."""
+        if path in self._in_batch:
+            return True
+        if path not in self._held:
+            return False
+        if self._held[path].identity.same_state(identity):
+            return True
+        self._window.discard(path)
+        self._forget(path)
+        return False
+
+    def forget_window(self) -> None:
+        """The inbox is gone."""
+        for path in self._window.take_all():
+            self._forget(path)
+
+    def closing_reason(self, now: float) -> str | None:
+        """`Window.closing_reason`."""
+        return self._window.closing_reason(now)
+
+    def closes_at(self) -> float | None:
+        """`Window.closes_at`."""
+        return self._window.closes_at()
+
+    def take(self) -> list[Taken]:
+        """The files of one batch, and those of the next are hashed while it runs."""
+        paths = self._window.take()
+        self.engage(paths)
+        self._ahead.difference_update(paths)
+        taken = [
+            Taken(path, self._held[path].identity, self._held[path].arrived_at, self._hash(path)) for path in paths
+        ]
+        waiting = [path for path in self._held if path not in self._in_batch]
+        for path in waiting[: self._most_ahead]:
+            self._hash(path)
+            self._ahead.add(path)
+        return taken
+
+    def engage(self, paths: Iterable[str]) -> None:
+        """These are in work."""
+        self._in_batch.update(paths)
+
+    def disengage(self) -> set[str]:
+        """The work is over; returns what was in it."""
+        paths, self._in_batch = self._in_batch, set()
+        for path in paths:
+            self._forget(path)
+        return paths
+
+    def close(self) -> None:
+        """Hash no more."""
+        self._hasher.shutdown(cancel_futures=True)
+
+    def _forget(self, path: str) -> None:
+        self._held.pop(path, None)
+        self._ahead.discard(path)
+
+    def _hash(self, path: str) -> "Future[Digest]":
+        held = self._held[path]
+        content = held.content
+        if content is None:
+            content = self._hasher.submit(digest, os.path.join(self._root, path))
+            self._held[path] = held._replace(content=content)
+        return content
+
+
+def _pixels(path: str) -> int:
+    """Width times height, from the header; 0 where it cannot be told: the engine will say why."""
+    try:
+        with filesystem.open_regular(path) as file:
+            header = read_header(file)
+    except (HeaderError, OSError):
+        return 0
+    return header.width * header.height
