@@ -12,7 +12,7 @@ from harness import ROOT
 
 # From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
 LAYERS = (
-    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress"},
+    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals"},
     {"bill", "replay", "meter", "report_pages"},
     {"filesystem"},
     {"download"},
@@ -26,7 +26,6 @@ LAYERS = (
     {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
     {"batch", "doctor"},
     {"service"},
-    {"signals"},
     {"cli_models", "cli_report"},
     {"cli"},
 )

@@ -388,6 +388,7 @@ class _Batch:
 
     def _changed(self, picture: Picture) -> None:
         self._end(picture)
+        self.workshop.forget_doubt(picture)
         tell("changed", "{picture} changed while it was in work: it is a new picture", picture=display(picture.path))
 
     def _end(self, picture: Picture) -> None:

@@ -146,8 +146,8 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Watch the inbox until stopped (SIGTERM, SIGINT); SIGHUP reads the config again."""
     progress = begin_log(log_format, verbose=verbose)
     path, settings = _load(config_path)
+    signals = Signals()
     with _sole_watcher(settings) as ledger:
-        signals = Signals()
         model = _model(settings, _models_folder(settings))
 
         def renew() -> bool:

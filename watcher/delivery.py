@@ -240,15 +240,18 @@ class Delivery:
             self._ledger.intend_publish(
                 picture.id, staged.path, relative, staged.sha256, staged.size, reused=reused or present
             )
+            made_from = Provenance(picture.sha256, picture.recipe, staged.sha256)
             if present:
+                provenance.mark_anew(target, made_from)
                 os.unlink(staged.path)
                 return relative
-            provenance.mark(staged.path, Provenance(picture.sha256, picture.recipe, staged.sha256))
+            provenance.mark(staged.path, made_from)
             try:
                 # across: a subfolder of the outbox may be a mount of its own
                 publish_across(staged.path, target, hidden_name(target, picture.id, picture.sha256))
             except FileExistsError:
                 continue
+            provenance.mark_anew(target, made_from)  # a copy to another file system left it behind
             return relative
         raise AssertionError("candidate_names never ends")
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from watcher.errors import LedgerError
+from watcher.errors import LedgerError, LedgerLost
 from watcher.filesystem import Digest
 from watcher.provenance import Provenance
 from watcher.rows import COLUMNS, MOVING, Picture, State, columns_of, from_row
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from watcher.engine import EngineProcess
 
 FILE_NAME = "ledger.sqlite3"
+LOST_NAME = "ledger.lost"  # an empty file beside a ledger that was found damaged at work
 
 
 class FoundResult(NamedTuple):
@@ -51,6 +52,7 @@ class Ledger:
         except sqlite3.Error as error:
             raise fault(error, f"cannot open the ledger {self.path}") from error
         self._file = self._file_now()
+        self.check()
 
     def close(self) -> None:
         """Close the connection."""
@@ -66,7 +68,7 @@ class Ledger:
             LedgerLost: it is not.
             LedgerError: its disk does not answer.
         """
-        if self._file_now() != self._file:
+        if self._file is None or self._file_now() != self._file:
             raise lost(f"the ledger {self.path} was removed")
 
     def check_whole(self) -> None:
@@ -113,7 +115,7 @@ class Ledger:
                 self._connection.commit()
             except sqlite3.Error as error:
                 self._roll_back()
-                raise fault(error, f"cannot write the ledger {self.path}") from error
+                raise self._fault(error, f"cannot write the ledger {self.path}") from error
 
     # Claiming
 
@@ -285,7 +287,10 @@ class Ledger:
     def counts(self) -> dict[State, int]:
         """How many rows are in each state."""
         rows = self.select("SELECT state, COUNT(*) FROM pictures GROUP BY state", ())
-        return {State(state): count for state, count in rows}
+        try:
+            return {State(state): count for state, count in rows}
+        except ValueError as error:
+            raise self._fault(error, f"the ledger {self.path} is damaged") from error
 
     def reused(self) -> int:
         """How many pictures were delivered from an earlier result."""
@@ -373,14 +378,20 @@ class Ledger:
                 count += 1
         return count
 
+    def types_of(self, table: str) -> dict[str, str]:
+        """The declared type of each column."""
+        return {name: kind for _, name, kind, *_ in self.select(f"PRAGMA table_info({table})", ())}
+
     def take_over(self, table: str, columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
-        """Enter rows of another ledger's table."""
+        """Enter rows of another ledger's table; what refers to a batch that is not here refers to none."""
         places = ", ".join("?" * len(columns))
         with self.transaction() as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
             connection.executemany(
-                f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - a ledger's own
+                f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - our own
                 rows,
             )
+            connection.execute("UPDATE engine_runs SET batch = NULL WHERE batch NOT IN (SELECT id FROM batches)")
 
     # Private
 
@@ -410,13 +421,22 @@ class Ledger:
             try:
                 return self._connection.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
-                raise fault(error, f"cannot read the ledger {self.path}") from error
+                raise self._fault(error, f"cannot read the ledger {self.path}") from error
+
+    def _fault(self, error: Exception, doing: str) -> LedgerError:
+        """As ours; damage is remembered for the next start, for a look at the whole file need not see it."""
+        found = fault(error, doing) if isinstance(error, sqlite3.Error) else lost(f"{doing}: {error}")
+        if isinstance(found, LedgerLost):
+            with contextlib.suppress(OSError), open(os.path.join(os.path.dirname(self.path), LOST_NAME), "wb"):
+                pass
+        return found
 
     def _all(self, condition: str, parameters: tuple[Any, ...]) -> list[Picture]:
-        return [
-            from_row(row)
-            for row in self.select(f"SELECT {COLUMNS} FROM pictures WHERE {condition}", parameters)  # noqa: S608
-        ]
+        rows = self.select(f"SELECT {COLUMNS} FROM pictures WHERE {condition}", parameters)  # noqa: S608
+        try:
+            return [from_row(row) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._fault(error, f"the ledger {self.path} is damaged") from error
 
     def _one(self, condition: str, parameters: tuple[Any, ...]) -> Picture | None:
         rows = self._all(f"{condition} LIMIT 1", parameters)

@@ -15,7 +15,7 @@ from watcher.journal import warn
 from watcher.names import candidate_names, display, hidden_name, longest_name, told
 from watcher.sections import Folders
 
-_PART = re.compile(r"\.dropscale-[0-9]+-([0-9a-z]+)\.part")
+_PART = re.compile(r"\.dropscale-([0-9]+)-([0-9a-z]+)\.part")
 _FIRST_BYTES = 1 << 12  # most files differ here, and there may be many
 _CHUNK_BYTES = 1 << 20
 _EXTENSIONS = {"jpeg": ".jpg", "jpeg2000": ".jp2"}
@@ -23,39 +23,58 @@ _EXTENSIONS = {"jpeg": ".jpg", "jpeg2000": ".jp2"}
 
 def sweep(folders: Folders) -> None:
     """Remove what is a copy of something else; bring back into the inbox what is not. What cannot be moved is told."""
-    parts = [(path, "result", folders.outbox) for path, _ in _parts_below(folders.outbox)]
-    for root in (folders.inbox, folders.archive, folders.failed):
-        parts += [(path, tag, root) for path, tag in _parts_below(root)]
-    for path, tag, root in parts:
+    roots = (folders.outbox, folders.inbox, folders.archive, folders.failed)
+    parts = [(path, root) for root in roots for path in _parts_below(root)]
+    for path, root in parts:
         try:
-            _settle(path, tag, root, folders)
+            _settle(path, root, folders)
         except OSError as error:
             text = "{path} is left from a move that was broken off, and stays: {why}"
             warn("leftover", text, path=display(path), why=told(error))
 
 
-def _settle(path: str, tag: str, root: str, folders: Folders) -> None:
+def _settle(path: str, root: str, folders: Folders) -> None:
     subfolder = os.path.relpath(os.path.dirname(path), root)
     size = os.path.getsize(path)
-    # a result can be made again, a reason is written again
-    if tag in {"result", "reason"} or size == 0 or _is_copy(path, size, subfolder, folders):
+    if size == 0 or _is_never_alone(path, root, folders) or _is_copy(path, size, subfolder, folders):
         os.unlink(path)
     else:
         _bring_back(path, folders, subfolder)
+
+
+def _is_never_alone(path: str, root: str, folders: Folders) -> bool:
+    """A result can be made again, a reason is written again, and what comes back into the inbox is copied first."""
+    owner, tag = _owner_and_tag(path)
+    return root == folders.outbox or tag == "reason" or (root == folders.inbox and (owner == 0 or tag == "aside"))
 
 
 def _is_copy(path: str, size: int, subfolder: str, folders: Folders) -> bool:
     """Whether a file in sight begins with all that this one holds; originals keep their subfolder wherever they go."""
     roots = (folders.inbox, folders.archive, folders.failed)
     others = _files_in(os.path.join(root, subfolder) for root in roots)
-    return any(os.path.getsize(other) >= size and _begins_with(other, path) for other in others)
+    whole = digest(path).sha256.startswith(_owner_and_tag(path)[1])
+    return any(_holds_all(other, path, size, whole=whole) for other in others)
 
 
-def _parts_below(root: str) -> Iterator[tuple[str, str]]:
-    for parent, _, names in os.walk(root):
+def _holds_all(other: str, path: str, size: int, *, whole: bool) -> bool:
+    try:
+        there = os.path.getsize(other)
+        return (there == size if whole else there >= size) and _begins_with(other, path)
+    except OSError:
+        return False  # what cannot be read is no reason to remove anything
+
+
+def _parts_below(root: str) -> Iterator[str]:
+    for parent, _, names in os.walk(root, onerror=_tell_unread):
         for name in names:
-            if found := _PART.fullmatch(name):
-                yield os.path.join(parent, name), found[1]
+            if _PART.fullmatch(name):
+                yield os.path.join(parent, name)
+
+
+def _owner_and_tag(path: str) -> tuple[int, str]:
+    found = _PART.fullmatch(os.path.basename(path))
+    assert found is not None
+    return int(found[1]), found[2]
 
 
 def _files_in(folders: Iterable[str]) -> Iterator[str]:
@@ -63,7 +82,7 @@ def _files_in(folders: Iterable[str]) -> Iterator[str]:
     for folder in folders:
         try:
             names = os.listdir(folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         for name in names:
             path = os.path.join(folder, name)
@@ -82,9 +101,14 @@ def _begins_with(path: str, part: str) -> bool:
     return True
 
 
+def _tell_unread(error: OSError) -> None:
+    warn("leftover", "what is left in a folder that cannot be read stays: {why}", why=told(error))
+
+
 def _bring_back(path: str, folders: Folders, subfolder: str) -> None:
     sha256 = digest(path).sha256
-    name = _name_of_result(os.path.join(folders.outbox, subfolder), sha256) or f"recovered{_extension(path)}"
+    result = _name_of_result(os.path.join(folders.outbox, subfolder), sha256) or "recovered"
+    name = os.path.splitext(result)[0] + _extension(path)
     folder = os.path.join(folders.inbox, make_folders(folders.inbox, "" if subfolder == os.curdir else subfolder))
     for candidate in candidate_names(name, sha256[:8], longest_name(folder)):
         target = os.path.join(folder, candidate)
@@ -103,7 +127,7 @@ def _bring_back(path: str, folders: Folders, subfolder: str) -> None:
 
 
 def _name_of_result(folder: str, sha256: str) -> str:
-    """Results are called as their originals are; empty if there is none of this one."""
+    """Results are called as their originals are, but for the extension; empty if there is none of this one."""
     for path in _files_in([folder]):
         said = provenance.read(path)
         if said is not None and said.source_sha256 == sha256:

@@ -34,6 +34,12 @@ def mark(path: str, provenance: Provenance) -> None:
             os.setxattr(path, _ATTRIBUTE, b"1 " + " ".join(provenance).encode(), follow_symlinks=False)
 
 
+def mark_anew(path: str, provenance: Provenance) -> None:
+    """`mark` what does not say where it comes from."""
+    if read(path) is None:
+        mark(path, provenance)
+
+
 def read(path: str) -> Provenance | None:
     """What a file says of itself; None where it says nothing that we understand."""
     if not hasattr(os, "getxattr"):

@@ -7,23 +7,29 @@ they come from (`provenance`), and engine runs are read from a damaged ledger as
 
 import contextlib
 import os
+import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from watcher import provenance
 from watcher.delivery import Delivery
-from watcher.errors import EnvironmentFault, LedgerLost
+from watcher.errors import EnvironmentFault, LedgerError, LedgerLost
 from watcher.filesystem import look_at
 from watcher.journal import tell, warn
-from watcher.ledger import FILE_NAME, FoundResult, Ledger
-from watcher.names import display
+from watcher.ledger import FILE_NAME, LOST_NAME, FoundResult, Ledger
+from watcher.names import display, told
+from watcher.schema import lost
 from watcher.sections import Folders
+from watcher.signals import BLOCKED
 
 _READ_NOTE = "folders_read"  # when this ledger learned what the folders held before it
-_KEPT = ("batches", "engine_runs")  # in the order of their references
+
+# What is kept of a damaged ledger, in the order of references: what was paid for, and which folders were shares.
+_KEPT = {"batches": "TRUE", "engine_runs": "TRUE", "notes": "key LIKE 'mounted %'"}
+_PYTHON_TYPES = {"INTEGER": int, "REAL": (int, float), "TEXT": str, "BLOB": bytes}
 
 
 def open_ledger(state_folder: str) -> Ledger:
@@ -34,18 +40,28 @@ def open_ledger(state_folder: str) -> Ledger:
         EnvironmentFault: a damaged one cannot be set aside.
     """
     try:
-        ledger = Ledger(state_folder)
-        try:
-            ledger.check_whole()
-        except BaseException:
-            ledger.close()
-            raise
-        return ledger
+        return _sound_ledger(state_folder)
     except LedgerLost as error:
         aside = _set_aside(state_folder)
         warn("ledger", "{problem}: set aside as {aside}, a new one is made", problem=error.message, aside=aside)
     ledger = Ledger(state_folder)
-    _keep_engine_runs(ledger, os.path.join(state_folder, aside))
+    _keep_what_can_be_read(ledger, os.path.join(state_folder, aside))
+    return ledger
+
+
+def _sound_ledger(state_folder: str) -> Ledger:
+    path, mark = (os.path.join(state_folder, name) for name in (FILE_NAME, LOST_NAME))
+    if os.path.exists(mark):
+        if os.path.exists(path):
+            raise lost(f"the ledger {path} was found damaged at work")
+        os.unlink(mark)
+    ledger = Ledger(state_folder)
+    try:
+        ledger.check_whole()
+        ledger.counts(), ledger.notes(), ledger.open_rows()  # values that are none are not SQLite's concern
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
 
 
@@ -67,17 +83,20 @@ def read_folders(ledger: Ledger, folders: Folders) -> None:
         tell("ledger", "the ledger is new: {found} results in the outbox say where they come from", found=found)
 
 
-def begin_anew(lost: LedgerLost) -> NoReturn:
+def begin_anew(loss: LedgerLost) -> NoReturn:
     """Become a new process of the same command, which makes a new ledger.
 
     Raises:
         LedgerLost: a process cannot become another one here.
     """
     if os.name == "nt":  # exec starts a child there, and ends
-        raise lost
-    warn("ledger", "{problem}: beginning anew", problem=lost.message)
+        raise loss
+    warn("ledger", "{problem}: beginning anew", problem=loss.message)
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+            stream.flush()
+    # Blocked across exec, they stay pending for the handlers of the new process; unhandled they would end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     # Not a second round in this process: closing a connection whose file was removed removes the log of another one.
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - it is this very command
 
@@ -93,27 +112,38 @@ def _set_aside(state_folder: str) -> str:
                 f"the ledger in {display(state_folder)} is damaged and cannot be set aside ({error.strerror})",
                 "move the state folder away and start again: the pictures are in the other folders",
             ) from error
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(state_folder, LOST_NAME))
     return aside
 
 
-def _keep_engine_runs(ledger: Ledger, damaged: str) -> None:
-    """Take over what can still be read of the time that engines took, for it was paid for."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(damaged)) as source:
-        for table in _KEPT:
-            rows = source.execute(f"SELECT * FROM {table}")  # noqa: S608 - the names are ours
-            ledger.take_over(table, [column[0] for column in rows.description], _readable(rows))
+def _keep_what_can_be_read(ledger: Ledger, damaged: str) -> None:
+    for table, condition in _KEPT.items():
+        # table by table: one that is gone or torn takes no other with it
+        with contextlib.suppress(sqlite3.Error, LedgerError), contextlib.closing(sqlite3.connect(damaged)) as source:
+            rows = source.execute(f"SELECT * FROM {table} WHERE {condition}")  # noqa: S608 - the names are ours
+            columns = [column[0] for column in rows.description]
+            kinds = [_PYTHON_TYPES.get(ledger.types_of(table).get(column, ""), object) for column in columns]
+            ledger.take_over(table, columns, _readable(rows, kinds))
 
 
-def _readable(rows: sqlite3.Cursor) -> Iterator[tuple[object, ...]]:
+def _readable(rows: sqlite3.Cursor, kinds: Sequence[Any]) -> Iterator[tuple[object, ...]]:
+    """Rows up to where reading them fails, without those that hold what their columns cannot."""
     with contextlib.suppress(sqlite3.Error):
-        yield from rows
+        for row in rows:
+            if all(value is None or isinstance(value, kind) for value, kind in zip(row, kinds, strict=True)):
+                yield row
 
 
 def _results_below(outbox: str) -> Iterator[FoundResult]:
-    for parent, folders, names in os.walk(outbox):
+    for parent, folders, names in os.walk(outbox, onerror=_tell_unread):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = os.path.join(parent, name)
             said = None if name.startswith(".") else provenance.read(path)
             if said is not None and (there := look_at(path)) is not None:
                 yield FoundResult(os.path.relpath(path, outbox), there.size, said)
+
+
+def _tell_unread(error: OSError) -> None:
+    warn("ledger", "results in a folder that cannot be read are not known: {why}", why=told(error))

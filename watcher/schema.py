@@ -88,6 +88,7 @@ MIGRATIONS = (
 
 
 _PATIENCE_SECONDS = 30.0
+_MOST_VERSIONS = 1000  # what claims more was not written by a newer dropscale
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -124,6 +125,8 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    if not 0 <= _version(connection) <= _MOST_VERSIONS:
+        raise lost(f"the ledger {path} is damaged: it claims version {_version(connection)} of its tables")
     if _version(connection) > len(MIGRATIONS):
         raise LedgerError(
             f"the ledger {path} was written by a newer dropscale (version {_version(connection)} of its tables)",
@@ -162,9 +165,16 @@ def damage(connection: sqlite3.Connection) -> str:
     return "" if found == "ok" else found
 
 
+# What SQLite says of damage under the general code SQLITE_ERROR.
+_SAID_OF_DAMAGE = re.compile(
+    "Could not decode to UTF-8|unsupported file format|already exists|duplicate column|no such (table|column)"
+)
+
+
 def fault(error: sqlite3.Error, doing: str) -> LedgerError:
     """An error of SQLite as ours; one that says that the file is no ledger any more is a LedgerLost."""
-    if (getattr(error, "sqlite_errorname", None) or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    name = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or _SAID_OF_DAMAGE.search(str(error)):
         return lost(f"{doing}: {error}")
     return LedgerError(
         f"{doing}: {error}", "free space on its disk, and see that this user may write to the state folder"

@@ -114,7 +114,6 @@ class Service:
                 try:
                     self._step(time.monotonic())
                 except LedgerLost:
-                    self._pause(self._config.retry.first_seconds)  # a dying disk may lose one after the other
                     raise
                 except LedgerError as error:
                     warn("ledger", "{problem}; trying again", problem=error.message)
@@ -124,6 +123,9 @@ class Service:
                 grace = self._config.engine.grace_seconds
                 text = "stopping: a picture in work has {grace:g} s to finish, a second signal abandons it"
                 tell("stopping", text, grace=grace)
+        except LedgerLost:
+            self._pause(self._config.retry.first_seconds)  # a dying disk may lose one after the other
+            raise
         finally:
             self._shut_down()
         return Ended.STOPPED if self._stops else Ended.RELOAD

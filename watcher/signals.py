@@ -20,6 +20,10 @@ def _leave(number: int, _: object) -> None:
     raise SystemExit(128 + number)  # as shells count
 
 
+# Those that `Signals` handles, as far as the system has them.
+BLOCKED = {getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)}
+
+
 class Signals:
     """Hands signals to the service at work; what comes between two services, while the config is read, to the next."""
 
@@ -35,6 +39,8 @@ class Signals:
             signal.signal(signal.SIGHUP, self._on_reload)
         if hasattr(signal, "SIGIO"):
             signal.signal(signal.SIGIO, signal.SIG_IGN)  # see filesystem.writer_present
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)  # see rebuild.begin_anew
 
     def attach(self, service: "Service") -> None:
         """From now on the signals are for this one."""

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -172,6 +173,19 @@ def test_a_stop_after_the_ledger_was_lost_is_a_stop(hasty: Site) -> None:
     lose_state(hasty)
     assert running.stop() in {0, 3}, running.log()
     assert running.log().count("watching ") == 1
+
+
+def test_signals_that_come_while_it_begins_anew_are_not_lost(hasty: Site) -> None:
+    """A hangup would end a process that has no handler yet, and a stop must end it in good order."""
+    needs_strace()
+    delay = ["-e", "trace=execve", "-e", "inject=execve:delay_enter=2000000:when=2+"]
+    hasty.command = ["strace", "-D", "-f", "-qq", "-o", os.devnull, *delay, *hasty.command]
+    running = hasty.start()
+    lose_state(hasty)
+    wait_until(lambda: "beginning anew" in running.log(), "the new beginning")
+    running.process.send_signal(signal.SIGHUP)
+    assert running.stop() == 0, running.log()
+    assert running.log().rstrip().endswith("stopped")
 
 
 def test_status_of_a_damaged_ledger_says_what_to_do(hasty: Site) -> None:
