@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from strace import (
     LEDGER,
     NAMES,
     OPENING,
+    QUICKLY,
     SYNCS,
     Fault,
     Ground,
@@ -42,7 +43,7 @@ LOOKS = "?stat,?lstat,newfstatat,?fstat,?statx"
 LISTING = ["getdents64", "statfs", "?access,?faccessat,?faccessat2"]
 READING = ["read", "?lseek"]
 LOCKS = ["flock", "fcntl"]
-KINDS = ["names", "opening", "contents", "looks"]
+KINDS = ["opening", "contents", "looks"]
 ALL = ",".join([*NAMES, *CONTENT, *SYNCS, *READING, *LISTING, OPENING, LOOKS])
 
 FOLDERS = ["inbox", "outbox", "archive", "failed"]
@@ -111,12 +112,9 @@ def test_an_error_at_any_move_makes_pictures_wait(tmp_path: Path) -> None:
     assert errors.injected.total() > 20
 
 
-def one_error_a_run(errors: Errors, kind: str, *, of_names: Callable[[str], None]) -> None:
+def one_error_a_run(errors: Errors, kind: str) -> None:
     """At each call of a kind."""
-    if kind == "names":
-        for calls in NAMES:
-            of_names(calls)
-    elif kind == "opening":
+    if kind == "opening":
         for calls in [OPENING, *LISTING]:
             errors.in_turn(calls)
     elif kind == "contents":
@@ -130,12 +128,12 @@ def one_error_a_run(errors: Errors, kind: str, *, of_names: Callable[[str], None
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", KINDS)
 def test_errors_at_any_call_make_pictures_wait(tmp_path: Path, scene: Scene, kind: str) -> None:
     """One error a run. Those at names are met on the way to another file system, too, which takes the same calls."""
     needs_strace()
     errors = Errors(Ground(tmp_path, scene))
-    one_error_a_run(errors, kind, of_names=errors.in_turn)
+    one_error_a_run(errors, kind)
 
 
 @pytest.mark.slow
@@ -144,10 +142,22 @@ def test_errors_at_any_call_make_pictures_wait(tmp_path: Path, scene: Scene, kin
 def test_errors_on_the_way_to_another_file_system_make_pictures_wait(
     tmp_path: Path, other_filesystem: Path, kind: str
 ) -> None:
-    """With archive and failed on another file system, which takes more calls; those on names meet every error."""
+    """With archive and failed on another file system, which takes more calls."""
     needs_strace()
     errors = Errors(Ground(tmp_path, names_that_are_taken, other_filesystem))
-    one_error_a_run(errors, kind, of_names=errors.at_every)
+    one_error_a_run(errors, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("calls", NAMES)
+def test_every_error_at_a_name_on_the_way_to_another_file_system_makes_pictures_wait(
+    tmp_path: Path, other_filesystem: Path, calls: str
+) -> None:
+    needs_strace()
+    errors = Errors(Ground(tmp_path, names_that_are_taken, other_filesystem))
+    errors.at_every(calls)
+    errors.tell()
 
 
 @pytest.mark.slow
@@ -203,7 +213,7 @@ def _engine_under(faults: Sequence[str], source: Path, target: Path) -> tuple[li
     """One picture given to the real engine; what it told, and how many errors it met at the picture or the result."""
     trace = source.parent / "trace"
     paths = [option for path in (source, target.with_suffix(".png"), target.parent) for option in ("-P", str(path))]
-    strace = ["strace", "-f", "-qq", "-o", str(trace), *paths, *faults]
+    strace = ["strace", "-f", "-qq", *QUICKLY, "-o", str(trace), *paths, *faults]
     engine = [sys.executable, "-P", "-m", "sr_engine", "--model", "edsr-lite-x3", "--runtime", "opencv"]
     with subprocess.Popen([*strace, *engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
