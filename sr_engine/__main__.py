@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
 import msgspec  # noqa: E402
 
-from sr_engine import loading, machine, protocol, runtimes  # noqa: E402
+from sr_engine import admission, loading, machine, protocol, runtimes  # noqa: E402
 from sr_engine.errors import EngineError, UnusableEngine  # noqa: E402
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sha256", default="", help="of the model's weights, if they have to be certain ones")
     parser.add_argument("--ensemble", action="store_true", help="average eight turned copies, for eight times the work")
     parser.add_argument("--cache-folder", default="", help="where compiled models and tile sizes are remembered")
+    busy = "where others hold the GPU: want all of it, or make do with smaller tiles or another device"
+    parser.add_argument("--admission", choices=admission.MODES, default=admission.ANY, help=busy)
     parser.add_argument("--limits", type=_limits, default=protocol.Limits(), help="what is refused, as a JSON object")
     return parser.parse_args(arguments)
 
@@ -178,7 +180,11 @@ def _prepare(options: argparse.Namespace, events: Events) -> "Pipeline":
         UnusableEngine: no picture can be upscaled here.
     """
     clock = Phases()
-    wanted = runtimes.Options(options.device, options.precision, options.threads, options.cache_folder)
+    # As the driver counts, so that cuda:1 is the same one for CUDA, for NVML and for nvidia-smi.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    wanted = runtimes.Options(
+        options.device, options.precision, options.threads, options.cache_folder, options.admission
+    )
     choice = loading.Choice(
         options.model,
         options.models_folder,

@@ -3,6 +3,7 @@
 EngineError
 ├── PictureError        the picture's own fault: reported as `failed`, the batch goes on
 ├── EnvironmentFault    not the picture's fault: disk full, share gone, memory exhausted; worth another try
+│   └── DeviceBusy      others hold the device: nothing can be upscaled now; the process exits
 └── UnusableEngine      nothing can be upscaled here: missing library, model or device; the process exits
     └── ModelError      unknown, missing or corrupt model
 """
@@ -27,6 +28,13 @@ class PictureError(EngineError):
 
 class EnvironmentFault(EngineError):
     """The machine stood in the way; the same picture may succeed later."""
+
+
+class DeviceBusy(EnvironmentFault):
+    """Others hold the device; the message says who, and how much."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.DEVICE_BUSY, message)
 
 
 class UnusableEngine(EngineError):

@@ -257,13 +257,16 @@ def default_name(runtime: str, device: str) -> str:
         runtime: "auto" or the name of one.
         device: "auto" or the name of one, perhaps with a number.
     """
+    return _FOR_GPUS if expects_gpu(runtime, device) else _FOR_CPUS
+
+
+def expects_gpu(runtime: str, device: str) -> bool:
+    """Whether an engine of these settings is going to run on a GPU, judged by files; see `default_name`."""
     kind = device.partition(":")[0]
-    if kind == "auto":
-        driver = sys.platform == "darwin" or any(os.path.exists(path) for path in _GPU_DRIVERS)
-        gpu = runtime in ("auto", "onnx") and driver and onnxruntime_is_for_gpus()
-    else:
-        gpu = kind in _GPU_DEVICES
-    return _FOR_GPUS if gpu else _FOR_CPUS
+    if kind != "auto":
+        return kind in _GPU_DEVICES
+    driver = sys.platform == "darwin" or any(os.path.exists(path) for path in _GPU_DRIVERS)
+    return runtime in ("auto", "onnx") and driver and onnxruntime_is_for_gpus()
 
 
 def onnxruntime_is_for_gpus() -> bool:

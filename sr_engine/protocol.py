@@ -11,7 +11,8 @@ A conversation::
 
 stdin stays open until `bye`. When it closes earlier the watcher is gone, and the engine exits at once.
 A `failed` whose `id` is None speaks of the engine itself, which exits: if `retryable`, a fresh one will do better (it
-starts with smaller tiles, say); else no picture can be upscaled.
+starts with smaller tiles, say); else no picture can be upscaled. With DEVICE_BUSY it never had the device, and one that
+starts later may get it.
 """
 
 import os
@@ -59,6 +60,7 @@ class Code(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     UPSCALE_FAILED = "upscale_failed"  # the network refused this picture
     ENGINE_UNUSABLE = "engine_unusable"  # missing library, model or device
+    DEVICE_BUSY = "device_busy"  # others hold the device, so that the model does not fit now
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

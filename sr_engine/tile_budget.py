@@ -12,6 +12,7 @@ import msgspec
 
 from sr_engine.machine import available_bytes
 from sr_engine.models import Model
+from sr_engine.nvml import Nvml, NvmlUnavailable
 from sr_engine.runtimes import Runtime
 from sr_engine.tiles import smallest_tile
 
@@ -42,8 +43,7 @@ class TileBudget:
         free = free_device_bytes(runtime.device)
         pixels = runtime.tile_pixels
         if free is not None:
-            # Half of it: the estimate is coarse, and pictures need memory beside it.
-            pixels = min(pixels, free // 2 // (bytes_per_pixel(model) * runtime.streams * runtime.batch))
+            pixels = largest_tile(free, model, pixels, runtime.streams * runtime.batch)
         remembered = self._read().get(self._key)
         if remembered is not None and 0 <= time.time() - remembered.at < _REMEMBERED_SECONDS:
             pixels = min(pixels, remembered.pixels)
@@ -89,6 +89,12 @@ class TileBudget:
         return {}
 
 
+def largest_tile(free_bytes: int, model: Model, tile_pixels: int, tiles: int) -> int:
+    """The area of tiles, at most `tile_pixels`, of which `tiles` at the same time fit."""
+    # Half of it: the estimate is coarse, and pictures need memory beside it.
+    return min(tile_pixels, max(free_bytes, 0) // 2 // (bytes_per_pixel(model) * tiles))
+
+
 def bytes_per_pixel(model: Model) -> int:
     """Device memory that a pixel of a tile takes while the network runs, roughly, in fp32."""
     return _FLOAT_BYTES * (_LIVE_TENSORS * model.features + 3 * 3 * model.scale**2)
@@ -96,27 +102,11 @@ def bytes_per_pixel(model: Model) -> int:
 
 def free_device_bytes(device: str) -> int | None:
     """Memory that is free on a device now; None where the system does not tell."""
-    kind, _, number = device.partition(":")
+    kind = device.partition(":")[0]
     if kind == "cpu":
         return available_bytes()
-    return _free_by_nvml(int(number or 0)) if kind in ("cuda", "tensorrt") else None
-
-
-def _free_by_nvml(number: int) -> int | None:
-    try:
-        import pynvml  # noqa: PLC0415 - part of the extra `gpu`
-    except ImportError:
-        return None
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return None  # then CUDA counts devices otherwise than the driver does
-    try:
-        pynvml.nvmlInit()
-        try:
-            if pynvml.nvmlDeviceGetCount() > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-                return None
-            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
-            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return None
+    if kind in ("cuda", "tensorrt"):
+        with contextlib.suppress(NvmlUnavailable), Nvml() as nvml:
+            memory = nvml.read(nvml.find(device, os.environ)).memory
+            return None if memory is None else memory.free
+    return None

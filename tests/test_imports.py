@@ -21,7 +21,8 @@ LAYERS = (
     {"config", "schema", "settling", "observer", "rows", "logs"},
     {"ledger", "patience", "waiting", "leftovers"},
     {"engine", "originals", "mounted", "instance", "intake"},
-    {"inbox", "delivery"},
+    {"inbox", "delivery", "nvidia"},
+    {"gpu_wait"},
     {"accounts"},
     {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
     {"batch", "doctor"},
@@ -29,7 +30,7 @@ LAYERS = (
     {"cli_models", "cli_report"},
     {"cli"},
 )
-FROM_THE_ENGINE = {"protocol", "models", "headers", "errors"}  # light, all of them
+FROM_THE_ENGINE = {"protocol", "models", "headers", "errors", "nvml"}  # light, all of them
 HEAVY = {"numpy", "cv2", "onnxruntime", "openvino", "torch", "tensorflow", "PIL", "scipy"}
 
 WATCHER = sorted(path.stem for path in (ROOT / "watcher").glob("*.py") if path.stem != "__init__")

@@ -63,9 +63,9 @@ class Accounts:
         """Those that touch the period; one that is still at work ends now."""
         rows = self._select(
             "SELECT host, COALESCE(device, ''), COALESCE(held_from, spawned_at), COALESCE(exited_at, ?), load_seconds,"
-            " compute_seconds, done + failed, energy_joules FROM engine_runs"
-            " WHERE spawned_at >= ? AND spawned_at < ? AND COALESCE(exited_at, ?) >= ?",
+            " compute_seconds, done + failed, energy_joules, held_by, release_seconds, unreleased_bytes"
+            " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? AND COALESCE(exited_at, ?) >= ?",
             (now, since - _LONGEST_RUN_SECONDS, until, now, since),
         )
-        for host, device, held_from, ended_at, load, compute, pictures, energy in rows:
-            yield EngineRun(host, device, held_from, ended_at, load or 0.0, compute or 0.0, pictures, energy)
+        for host, device, held_from, ended_at, load, compute, *rest in rows:
+            yield EngineRun(host, device, held_from, ended_at, load or 0.0, compute or 0.0, *rest)

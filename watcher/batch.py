@@ -15,8 +15,10 @@ from watcher import coldstart
 from watcher.delivery import Staged
 from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
 from watcher.filesystem import Digest, holds
+from watcher.gpu_wait import GpuWait
 from watcher.journal import tell, warn
 from watcher.names import display, told
+from watcher.nvidia import DeviceWatch
 from watcher.originals import OriginalChanged
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
@@ -36,7 +38,8 @@ def run_batch(
     Raises:
         LedgerError: the ledger cannot be written; recovery carries on.
     """
-    batch = _Batch(workshop, workshop.ledger.open_batch(closed_by, len(found)))
+    gpu_wait = GpuWait(workshop.config.engine, workshop.ledger, workshop.stopping)
+    batch = _Batch(workshop, workshop.ledger.open_batch(closed_by, len(found)), gpu_wait)
     workshop.progress.begin(len(found))
     try:
         claimed = batch.claim(found, arrived)
@@ -54,6 +57,7 @@ def run_batch(
 class _Batch:
     workshop: Workshop
     id: int
+    gpu_wait: GpuWait
     outcome: Outcome = field(default_factory=Outcome)
     _claimed: dict[int, Picture] = field(default_factory=dict)
     _suspects: list[Picture] = field(default_factory=list)  # to be tried alone when the others are done
@@ -144,6 +148,8 @@ class _Batch:
             try:
                 return self._run_process(pictures)
             except EngineGaveUp as gave_up:
+                if self.gpu_wait.again(gave_up):
+                    continue
                 left = self._left(pictures)
                 restarts = restarts + 1 if len(left) == len(pictures) else 1
                 if not left:
@@ -194,6 +200,7 @@ class _Batch:
     def _metered_engine(self) -> Iterator[EngineProcess | None]:
         """An engine process, with its time on the device in the ledger, whatever ends it."""
         workshop, config = self.workshop, self.workshop.config
+        watch = DeviceWatch(config.engine)
         try:
             engine = EngineProcess(
                 config.engine,
@@ -201,8 +208,10 @@ class _Batch:
                 config.limits.wire(),
                 config.folders.engines,
                 workshop.model.sha256,
+                self.gpu_wait.admission,
             )
         except OSError as error:
+            watch.close()
             self.outcome.trouble = f"the engine cannot be started: {told(error)}; see engine.command"
             yield None
             return
@@ -215,11 +224,13 @@ class _Batch:
             engine.close()
             if run is not None:
                 workshop.ledger.engine_ended(run, engine)
+                watch.end(engine, run, workshop.ledger)
             tell("engine_ended", "engine ended (process {pid})", pid=engine.pid, exit_code=engine.returncode)
 
     def _handle(self, event: protocol.AnyEvent, pictures: dict[int, Picture]) -> None:
         progress = self.workshop.progress
         if isinstance(event, protocol.Ready):
+            self.gpu_wait.ready(event)
             tell(
                 "engine_ready",
                 "engine ready after {seconds:.1f} s: {runtime} on {device}, {precision}"

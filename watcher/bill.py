@@ -24,6 +24,9 @@ class EngineRun(NamedTuple):
         compute_seconds: with a picture in work.
         pictures: that it answered.
         energy_joules: of its device meanwhile, if that was measured.
+        held_by: who timed `held_from`: "nvml", the driver's account of the process, or "wall", the watcher's clock.
+        release_seconds: from its end until the device's memory was back, or nobody waited any more; None: not known.
+        unreleased_bytes: what was not back then; None: not known.
     """
 
     host: str
@@ -34,6 +37,9 @@ class EngineRun(NamedTuple):
     compute_seconds: float
     pictures: int
     energy_joules: float | None
+    held_by: str = "wall"
+    release_seconds: float | None = None
+    unreleased_bytes: int | None = None
 
     @property
     def held_seconds(self) -> float:
@@ -103,11 +109,44 @@ def month(text: str, now: float) -> Period:
 
 @dataclass
 class Day:
-    """What engines held on one day, in seconds: of devices that are billed, and of CPUs."""
+    """What engines held on one day, in seconds: of devices that are billed, and of CPUs; the energy, if known."""
 
     date: str
     gpu_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    energy_joules: float | None = None
+
+
+@dataclass
+class Releases:
+    """Whether billed devices got their memory back after each engine's end, where that can be told.
+
+    Attributes:
+        measured: how many ends.
+        late: after how many some was not back within a second.
+        total_seconds, longest_seconds: until it was, of the others.
+    """
+
+    measured: int = 0
+    late: int = 0
+    total_seconds: float = 0.0
+    longest_seconds: float = 0.0
+
+    @property
+    def mean_seconds(self) -> float:
+        """Of those that were back."""
+        return self.total_seconds / max(self.measured - self.late, 1)
+
+    def add(self, run: EngineRun) -> None:
+        """One more."""
+        if run.release_seconds is None:
+            return
+        self.measured += 1
+        if run.unreleased_bytes:
+            self.late += 1
+        else:
+            self.total_seconds += run.release_seconds
+            self.longest_seconds = max(self.longest_seconds, run.release_seconds)
 
 
 @dataclass
@@ -120,7 +159,9 @@ class Bill:
         cpu_seconds: that engines on CPUs ran; not billed.
         load_seconds, compute_seconds: of the billed ones, where their time went; the rest was idle.
         devices: seconds held by host and device.
+        held_by: `gpu_seconds` by who timed them, "nvml" or "wall".
         energy_joules: where it was measured; None: nowhere.
+        releases: of the devices' memory.
         cost, always_on_cost: so far, in the price's currency.
         forecast: cost of the whole period if it goes on like this.
         days: one entry each.
@@ -134,7 +175,9 @@ class Bill:
     load_seconds: float = 0.0
     compute_seconds: float = 0.0
     devices: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    held_by: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     energy_joules: float | None = None
+    releases: Releases = field(default_factory=Releases)
     days: list[Day] = field(default_factory=list)
 
     @property
@@ -174,12 +217,14 @@ def bill(period: Period, price: Price, runs: Iterable[EngineRun]) -> Bill:
         result.devices[run.host, run.device] += held
         if run.is_billed:
             result.gpu_seconds += held
+            result.held_by[run.held_by] += held
+            result.releases.add(run)
             result.load_seconds += min(run.load_seconds, held)
             result.compute_seconds += min(run.compute_seconds, held)
         else:
             result.cpu_seconds += held
         if run.energy_joules is not None:
-            result.energy_joules = (result.energy_joules or 0.0) + run.energy_joules
+            result.energy_joules = (result.energy_joules or 0.0) + _energy(run, held)
         _spread(run, days)
     result.days = [day for day, _, _ in days]
     return result
@@ -187,10 +232,13 @@ def bill(period: Period, price: Price, runs: Iterable[EngineRun]) -> Bill:
 
 def _spread(run: EngineRun, days: Sequence[tuple[Day, float, float]]) -> None:
     for day, since, until in _days_of(run, days):
+        held = _overlap(run, since, until)
         if run.is_billed:
-            day.gpu_seconds += _overlap(run, since, until)
+            day.gpu_seconds += held
         else:
-            day.cpu_seconds += _overlap(run, since, until)
+            day.cpu_seconds += held
+        if run.energy_joules is not None:
+            day.energy_joules = (day.energy_joules or 0.0) + _energy(run, held)
 
 
 def _days_of(run: EngineRun, days: Sequence[tuple[Day, float, float]]) -> Iterator[tuple[Day, float, float]]:
@@ -206,3 +254,8 @@ def _days_of(run: EngineRun, days: Sequence[tuple[Day, float, float]]) -> Iterat
 
 def _overlap(run: EngineRun, since: float, until: float) -> float:
     return max(min(run.ended_at, until) - max(run.held_from, since), 0.0)
+
+
+def _energy(run: EngineRun, held_seconds: float) -> float:
+    """The part of its energy that falls to a part of its time, in joules."""
+    return (run.energy_joules or 0.0) * (held_seconds / run.held_seconds if run.held_seconds else 1.0)

@@ -76,12 +76,14 @@ class EngineGaveUp(Exception):
 
     Attributes:
         retryable: whether a fresh engine will do better; else no picture can be upscaled.
+        busy: whether others hold its device, which it never had.
     """
 
-    def __init__(self, message: str, *, retryable: bool) -> None:
+    def __init__(self, message: str, *, retryable: bool, busy: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.retryable = retryable
+        self.busy = busy
 
 
 class EngineStopped(Exception):
@@ -106,6 +108,7 @@ class EngineProcess:
         limits: protocol.Limits,
         cache_folder: str = "",
         sha256: str = "",
+        admission: str = "",
     ) -> None:
         """Start the process.
 
@@ -115,6 +118,7 @@ class EngineProcess:
             limits: what it is to refuse.
             cache_folder: where it remembers what helps the next process, made if need be; empty: nowhere.
             sha256: of the weights that it must find; empty: those of the manifest.
+            admission: what to do where others hold its device, see `sr_engine.admission`; empty: as it likes.
 
         Raises:
             OSError: the program cannot be started.
@@ -122,7 +126,7 @@ class EngineProcess:
         self._settings = settings
         self.meter = Meter(time.time(), time.monotonic())
         self._process = subprocess.Popen(
-            _command(settings, models_folder, limits, _made(cache_folder), sha256),
+            _command(settings, models_folder, limits, _made(cache_folder), sha256, admission),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -131,6 +135,7 @@ class EngineProcess:
         self.pid = self._process.pid
         self.ready: protocol.Ready | None = None
         self.ready_at: float | None = None  # Unix time, as spawned_at
+        self.refused = False  # it never had its device, as others hold it
         self.done = self.failed = self.peak_memory_bytes = 0
         # with the time of their arrival: the caller may be away for long, delivering
         self._events: queue.Queue[tuple[float, protocol.AnyEvent | protocol.ProtocolError | None]]
@@ -253,7 +258,8 @@ class EngineProcess:
     def _gave_up(self, event: protocol.Failed, patience: Patience) -> EngineTrouble | EngineGaveUp:
         if event.fault is protocol.Fault.PICTURE:  # of one of those in work; which of them, only solitude shows
             return self._trouble(event.message, patience.in_work, is_told=True)
-        return EngineGaveUp(event.message, retryable=event.retryable)
+        self.refused = event.code is protocol.Code.DEVICE_BUSY
+        return EngineGaveUp(event.message, retryable=event.retryable, busy=self.refused)
 
     def _ended(self, patience: Patience) -> EngineTrouble:
         in_work = patience.in_work
@@ -317,13 +323,14 @@ class EngineProcess:
 
 
 def _command(
-    settings: Engine, models_folder: str, limits: protocol.Limits, cache_folder: str, sha256: str
+    settings: Engine, models_folder: str, limits: protocol.Limits, cache_folder: str, sha256: str, admission: str
 ) -> list[str]:
     # -P: a folder called numpy in the user's current folder must not become part of the engine
     command = list(settings.command) or [sys.executable, "-P", "-m", "sr_engine"]
     command += ["--model", settings.model, "--models-folder", models_folder, "--runtime", settings.runtime]
     command += ["--device", settings.device, "--precision", settings.precision]
     command += ["--sha256", sha256] if sha256 else []
+    command += ["--admission", admission] if admission else []
     command += ["--ensemble"] if settings.ensemble else []
     command += ["--threads", str(settings.threads)] if settings.threads else []
     command += ["--cache-folder", cache_folder] if cache_folder else []

@@ -330,6 +330,10 @@ class Ledger:
             peak_memory_bytes=engine.peak_memory_bytes,
         )
 
+    def amend_run(self, run: int, **columns: Any) -> None:
+        """Enter what was learnt of an engine run after its end."""
+        self._change(run, table="engine_runs", **columns)
+
     def close_engine_runs(self, now: float) -> None:
         """Close the runs that a killed watcher left open: their engines ended with it, when they were seen last."""
         seen_at = min(self._engine_seen_at(), now)

@@ -74,7 +74,14 @@ def as_json(report: Report) -> dict[str, Any]:
         "gpu_load_seconds": round(summed.load_seconds, 3),
         "gpu_compute_seconds": round(summed.compute_seconds, 3),
         "cpu_seconds": round(summed.cpu_seconds, 3),
-        "energy_watt_hours": None if summed.energy_joules is None else round(summed.energy_joules / 3600, 3),
+        "gpu_seconds_by": {"nvml": round(summed.held_by["nvml"], 3), "wall": round(summed.held_by["wall"], 3)},
+        "energy_kwh": _kwh(summed.energy_joules),
+        "releases": {
+            "measured": summed.releases.measured,
+            "late": summed.releases.late,
+            "mean_seconds": round(summed.releases.mean_seconds, 3),
+            "longest_seconds": round(summed.releases.longest_seconds, 3),
+        },
         "currency": summed.price.currency,
         "per_hour": summed.price.per_hour,
         "cost": round(summed.cost, 4),
@@ -86,7 +93,12 @@ def as_json(report: Report) -> dict[str, Any]:
             for (host, device), seconds in sorted(summed.devices.items())
         ],
         "days": [
-            {"date": day.date, "gpu_seconds": round(day.gpu_seconds, 3), "cpu_seconds": round(day.cpu_seconds, 3)}
+            {
+                "date": day.date,
+                "gpu_seconds": round(day.gpu_seconds, 3),
+                "cpu_seconds": round(day.cpu_seconds, 3),
+                "energy_kwh": _kwh(day.energy_joules),
+            }
             for day in summed.days
         ],
         "replayed_since": None if report.replayed_since is None else _time(report.replayed_since),
@@ -97,12 +109,13 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> list[list[str]]:
-    """One row a day, after a row of titles."""
+    """One row a day, after a row of titles; an energy that is not known is empty."""
     price = report.bill.price
-    rows = [["date", "gpu_seconds", "cpu_seconds", f"cost_{price.currency.lower()}"]]
+    rows = [["date", "gpu_seconds", "cpu_seconds", f"cost_{price.currency.lower()}", "energy_kwh"]]
     for day in report.bill.days:
         cost = price.of(day.gpu_seconds)
-        rows.append([day.date, f"{day.gpu_seconds:.3f}", f"{day.cpu_seconds:.3f}", f"{cost:.4f}"])
+        energy = "" if day.energy_joules is None else f"{_kwh(day.energy_joules):.6f}"
+        rows.append([day.date, f"{day.gpu_seconds:.3f}", f"{day.cpu_seconds:.3f}", f"{cost:.4f}", energy])
     return rows
 
 
@@ -116,6 +129,10 @@ def _outcome(outcome: Outcome, price: Price) -> dict[str, float | int]:
         "mean_wait_seconds": round(outcome.mean_wait_seconds, 2),
         "longest_wait_seconds": round(outcome.longest_wait_seconds, 2),
     }
+
+
+def _kwh(joules: float | None) -> float | None:
+    return None if joules is None else round(joules / 3.6e6, 6)
 
 
 def _time(seconds: float) -> str:

@@ -51,6 +51,7 @@ def _facts(report: Row) -> list[tuple[str, str]]:
     if held or not report["cpu_seconds"]:
         facts += [
             ("GPU", f"{_duration(held)} held{_parts(report)}"),
+            *_timed(report),
             ("cost", f"{report['cost']:.2f} {currency} at {report['per_hour']:g} {currency} an hour"),
             ("always on", f"{report['always_on_cost']:.2f} {currency}: {report['saving']:.2%} saved"),
         ]
@@ -58,8 +59,12 @@ def _facts(report: Row) -> list[tuple[str, str]]:
             facts.append(("forecast", f"{report['forecast']:.2f} {currency} for the whole period"))
     if report["cpu_seconds"]:
         facts.append(("CPU", f"{_duration(report['cpu_seconds'])} of engines on CPUs, which are not billed"))
-    if report["energy_watt_hours"] is not None:
-        facts.append(("energy", f"{report['energy_watt_hours']:.1f} Wh of GPUs, measured"))
+    if report["energy_kwh"] is not None:
+        facts.append(
+            ("energy", f"{report['energy_kwh']:.3g} kWh, of the whole GPUs meanwhile, as their driver measures")
+        )
+    if releases := report["releases"]["measured"]:
+        facts.append(("memory", _returned(report["releases"], releases)))
     if len(report["devices"]) > 1:
         each = [f"{row['device'] or 'unknown'} on {row['host'] or 'this machine'}" for row in report["devices"]]
         times = [_duration(row["seconds"]) for row in report["devices"]]
@@ -73,6 +78,25 @@ def _parts(report: Row) -> str:
         return ""
     load, compute = report["gpu_load_seconds"] / held, report["gpu_compute_seconds"] / held
     return f": {load:.0%} loading, {compute:.0%} computing, {max(1 - load - compute, 0):.0%} idle"
+
+
+def _timed(report: Row) -> list[tuple[str, str]]:
+    """Who timed it."""
+    by = report["gpu_seconds_by"]
+    if not by["nvml"]:
+        return [("", "by the clock, from an engine's first line to its end")] if by["wall"] else []
+    clock = f", {_duration(by['wall'])} by the clock, from an engine's first line to its end" if by["wall"] else ""
+    return [("", f"{_duration(by['nvml'])} of it by the driver's accounts (NVML){clock}")]
+
+
+def _returned(releases: Row, measured: int) -> str:
+    late = releases["late"]
+    told = f"not back within a second after {late} of {measured} engines: see the log for not_released" if late else ""
+    if measured > late:
+        mean, longest = _duration(releases["mean_seconds"]), _duration(releases["longest_seconds"])
+        told += "; else " if late else ""
+        told += f"back {mean} after an engine's end, {longest} at the longest"
+    return told
 
 
 def _key(report: Row) -> str:

@@ -84,6 +84,12 @@ MIGRATIONS = (
     CREATE INDEX by_spawn ON engine_runs (spawned_at);
     CREATE INDEX by_start ON batches (started_at);
     """,
+    """
+    ALTER TABLE engine_runs ADD COLUMN held_by TEXT NOT NULL DEFAULT 'wall';    -- who timed held_from: nvml or wall
+    ALTER TABLE engine_runs ADD COLUMN device_peak_bytes INTEGER;   -- most of its device's memory, where that is told
+    ALTER TABLE engine_runs ADD COLUMN release_seconds REAL;        -- from its end until that memory was back
+    ALTER TABLE engine_runs ADD COLUMN unreleased_bytes INTEGER;    -- what was not, when nobody waited any more
+    """,
 )
 
 

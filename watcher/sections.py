@@ -78,6 +78,7 @@ class Engine(msgspec.Struct, frozen=True):
     threads: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 to 1024")] = 0
     attempts: Count = 2
     start_seconds: PositiveSeconds = 120
+    gpu_wait_seconds: Seconds = 60
     deadline_seconds: PositiveSeconds = 60
     deadline_seconds_per_megapixel: Seconds = 120
     grace_seconds: Seconds = 30

@@ -11,11 +11,13 @@ from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
 from watcher.errors import EnvironmentFault, LedgerError
 from watcher.filesystem import look_at
+from watcher.gpu_wait import NOTE, waiting
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
 from watcher.ledger import FILE_NAME, Ledger
 from watcher.mounts import no_room
 from watcher.names import display
+from watcher.nvidia import ALARM_NOTE
 from watcher.rows import Picture, State
 from watcher.sections import Config
 
@@ -30,6 +32,7 @@ def collect(config: Config) -> dict[str, Any]:
         running: whether a watcher holds the lock; watcher: what it noted of itself; problems: with the folders.
         waiting, working, ignored, failed: lists of {path, why, ...}, paths below the folder in question.
         totals: done, reused and failed pictures so far.
+        gpu: {waiting: who holds it while a batch waits, alarm: what an engine left there}; texts, mostly empty.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -56,13 +59,16 @@ def collect(config: Config) -> dict[str, Any]:
         except LedgerError:  # SQLite needs room even to read
             if not stuck:
                 raise
-    waiting, ignored = _inbox(config, rows, stuck, running=running)
+    gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": notes.pop(ALARM_NOTE, "")}
+    notes.pop(NOTE, None)
+    queued, ignored = _inbox(config, rows, stuck, running=running)
     return {
         "running": running,
         "watcher": _typed(notes),
         "problems": _problems(config),
         "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
-        "waiting": waiting,
+        "gpu": gpu,
+        "waiting": queued,
         "working": [
             _working(row, stuck, running=running) for row in rows.values() if _is_working(row, running=running)
         ],
@@ -88,6 +94,8 @@ def describe(report: dict[str, Any]) -> list[str]:
     else:
         lines.append("watcher   not running")
     lines += [f"PROBLEM   {problem}" for problem in report["problems"]]
+    lines += [f"PROBLEM   {alarm}" for alarm in [report["gpu"]["alarm"]] if alarm]
+    lines += [f"gpu       a batch waits: {why}" for why in [report["gpu"]["waiting"]] if why]
     for title in ("waiting", "working", "ignored", "failed"):
         lines += _section(title, report[title])
     totals = report["totals"]

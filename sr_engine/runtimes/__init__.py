@@ -7,7 +7,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sr_engine.errors import UnusableEngine
+from sr_engine import admission
+from sr_engine.errors import DeviceBusy, EngineError, UnusableEngine
 from sr_engine.models import Model, onnxruntime_is_for_gpus
 
 # Not at run time: a numpy that does not load has to become a sentence, not a traceback.
@@ -37,12 +38,14 @@ class Options(NamedTuple):
         precision: one of PRECISIONS. "auto": what is fastest on the device within the bounds of docs/benchmarks.md.
         threads: of the CPU; 0 lets the runtime decide.
         cache_folder: where compiled models are kept between processes; empty: nowhere.
+        admission: what to do where others hold the device, see `sr_engine.admission`.
     """
 
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0
     cache_folder: str = ""
+    admission: str = admission.NONE
 
 
 class OutOfDeviceMemory(Exception):
@@ -119,12 +122,14 @@ def load(name: str, weights: str, model: Model, options: Options) -> tuple[Runti
 
     Raises:
         UnusableEngine: the runtime is not there, has not the device or refuses the model; the message says what to do.
+        DeviceBusy: others hold the device.
     """
     if name not in NAMES:
         raise UnusableEngine(f"no runtime is called {name!r}: there are {', '.join(NAMES)}")
     if name != "auto":
         return _load(name, weights, model, options), ""
     passed = []
+    busy: DeviceBusy | None = None
     for candidate, device in _candidates(options.device):
         try:
             runtime = _load(candidate, weights, model, options._replace(device=device))
@@ -133,8 +138,16 @@ def load(name: str, weights: str, model: Model, options: Options) -> tuple[Runti
             if not _module(candidate).missing():
                 # Installed and not working: somebody expects it to work.
                 sys.stderr.write(f"NOT USING {candidate}: {error.message}\n")
+        except DeviceBusy as error:
+            if options.admission != admission.ANY:
+                raise
+            passed.append(error.message)
+            sys.stderr.write(f"NOT USING {candidate}: {error.message}\n")
+            busy = error
         else:
             return runtime, "; ".join(["the fastest here", *passed])
+    if busy is not None:
+        raise busy
     raise UnusableEngine("; ".join(passed) or f"no runtime knows a device called {options.device!r}")
 
 
@@ -157,7 +170,7 @@ def _load(name: str, weights: str, model: Model, options: Options) -> Runtime:
         raise UnusableEngine(reason)
     try:
         runtime: Runtime = module.load(weights, model, options)
-    except UnusableEngine:
+    except EngineError:
         raise
     except Exception as error:
         # A package that is half installed, or of another platform, raises anything.

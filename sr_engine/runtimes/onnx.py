@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sr_engine.errors import EnvironmentFault, UnusableEngine
+from sr_engine import admission
+from sr_engine.errors import DeviceBusy, EnvironmentFault, UnusableEngine
 from sr_engine.machine import processors
 from sr_engine.models import Model
 from sr_engine.protocol import Code
@@ -58,6 +59,7 @@ def load(weights: str, model: Model, options: Options) -> "OnnxRuntime":
 
     Raises:
         UnusableEngine: ONNX Runtime does not load, has not the device or the precision, or refuses the file.
+        DeviceBusy: others hold the device.
     """
     if options.precision == "bf16":
         raise UnusableEngine(
@@ -69,13 +71,20 @@ def load(weights: str, model: Model, options: Options) -> "OnnxRuntime":
             data = file.read()
     except OSError as error:
         raise UnusableEngine(f"cannot read the model {weights}: {error.strerror}") from error
-    *others, last = _candidates(options.device)
-    for device, number in others:
+    refusals: list[UnusableEngine | DeviceBusy] = []
+    for device, number in _with_others(_candidates(options.device), options):
         try:
             return _load_on(device, number, data, model, options)
         except UnusableEngine as error:
-            sys.stderr.write(f"NOT USING {device}, which this build of ONNX Runtime offers: {error.message}\n")
-    return _load_on(*last, data, model, options)
+            refusals.append(error)
+        except DeviceBusy as error:
+            if options.admission != admission.ANY:
+                raise
+            refusals.append(error)
+        name = f"{device}:{number}" if device in NUMBERED else device
+        sys.stderr.write(f"NOT USING {name}, which this build of ONNX Runtime offers: {refusals[-1].message}\n")
+    # that a device is busy passes by, and is what to wait for
+    raise next((error for error in refusals if isinstance(error, DeviceBusy)), refusals[-1])
 
 
 def means_out_of_memory(message: str) -> bool:
@@ -112,6 +121,16 @@ def _candidates(wanted: str) -> list[tuple[str, int]]:
     return [(name, int(number or 0))]
 
 
+def _with_others(candidates: list[tuple[str, int]], options: Options) -> list[tuple[str, int]]:
+    """The devices to try, with the further ones of each kind if none was asked for by its number."""
+    if ":" in options.device:
+        return candidates
+    found = []
+    for device, number in candidates:
+        found += [(device, number), *((device, other) for other in admission.others(device, options.admission))]
+    return found
+
+
 def _load_on(device: str, number: int, data: bytes, model: Model, options: Options) -> "OnnxRuntime":
     precision = options.precision
     if precision == "auto":
@@ -126,8 +145,11 @@ def _load_on(device: str, number: int, data: bytes, model: Model, options: Optio
             sys.stderr.write(f"NOT USING fp16 on {device}: {error.message}\n")
             precision = "fp32"
     target = Target(device, number, precision, options.threads or processors(), options.cache_folder)
-    providers.load_libraries(target, _onnxruntime())
-    return OnnxRuntime(target, model.channels, lambda shape: _open(data, model, target, shape))
+    asked = options.admission if device in NUMBERED else admission.NONE
+    work = admission.Work(model, providers.TILE**2, _streams(target) * providers.BATCH)
+    with admission.entered(f"{device}:{number}", work, asked):
+        providers.load_libraries(target, _onnxruntime())
+        return OnnxRuntime(target, model.channels, lambda shape: _open(data, model, target, shape))
 
 
 def _open(data: bytes, model: Model, target: Target, shape: tuple[int, ...]) -> Any:
@@ -145,6 +167,9 @@ def _open(data: bytes, model: Model, target: Target, shape: tuple[int, ...]) -> 
             data, settings, providers=providers.options(target, model, probe, shape), enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime's have no other base in common
+        if target.device != "cpu" and means_out_of_memory(str(error)):
+            reason = _last_line(error)
+            raise DeviceBusy(f"the memory of {target.device} does not suffice now, free some: {reason}") from error
         raise UnusableEngine(_refusal(error, model, target)) from error
     if session.get_providers()[0] != NAMES[target.device]:
         raise UnusableEngine(f"ONNX Runtime would use the CPU in place of {target.device}: {REMEDIES[target.device]}")
@@ -175,15 +200,17 @@ def _probe(onnxruntime: Any, data: bytes) -> Any:
 
 
 def _refusal(error: Exception, model: Model, target: Target) -> str:
-    reason = str(error).strip().rpartition("\n")[2]
+    reason = _last_line(error)
     if target.device == "cpu" or "INVALID_PROTOBUF" in reason:
         return f"ONNX Runtime cannot load the model {model.file}: {reason}"
-    if means_out_of_memory(str(error)):
-        return f"the memory of {target.device} does not suffice now, free some: {reason}"
     if "fallback to CPU EP has been explicitly disabled" in reason:
         # So it ends for both: the libraries didn't load, whose names are on stderr, or the network is too unusual.
         reason = "its libraries do not load, or it cannot run the whole network; see above"
     return f"ONNX Runtime cannot run {model.file} on {target.device} ({reason}): {REMEDIES[target.device]}"
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _streams(target: Target) -> int:

@@ -6,6 +6,7 @@ The wheels on PyPI run on CPUs only. Where OpenCV was built with CUDA, its older
 import threading
 from typing import TYPE_CHECKING, Any
 
+from sr_engine import admission
 from sr_engine.errors import UnusableEngine
 from sr_engine.models import Model
 from sr_engine.runtimes import Options, OutOfDeviceMemory
@@ -13,6 +14,8 @@ from sr_engine.runtimes import Options, OutOfDeviceMemory
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_GPU_TILE_PIXELS = 512 * 512
 
 
 def missing() -> str:
@@ -36,6 +39,7 @@ def load(weights: str, model: Model, options: Options) -> "OpenCvRuntime":
 
     Raises:
         UnusableEngine: OpenCV has not the device or the precision, or refuses the file.
+        DeviceBusy: others hold the device.
     """
     import cv2  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
@@ -51,10 +55,12 @@ def load(weights: str, model: Model, options: Options) -> "OpenCvRuntime":
             return OpenCvRuntime(cv2.dnn.readNetFromONNX(data), device, precision)
         # The new engine of OpenCV 5 stays on the CPU whatever it is told, with a warning at most.
         net = cv2.dnn.readNetFromONNX(data, engine=cv2.dnn.ENGINE_CLASSIC)
-        cv2.cuda.setDevice(number)
-        net.setPreferableBackend(cv2.dnn.DNN_BACKEND_CUDA)
-        net.setPreferableTarget(cv2.dnn.DNN_TARGET_CUDA_FP16 if precision == "fp16" else cv2.dnn.DNN_TARGET_CUDA)
-        return OpenCvRuntime(net, f"cuda:{number}", precision)
+        name = f"cuda:{number}"
+        with admission.entered(name, admission.Work(model, _GPU_TILE_PIXELS, OpenCvRuntime.batch), options.admission):
+            cv2.cuda.setDevice(number)
+            net.setPreferableBackend(cv2.dnn.DNN_BACKEND_CUDA)
+            net.setPreferableTarget(cv2.dnn.DNN_TARGET_CUDA_FP16 if precision == "fp16" else cv2.dnn.DNN_TARGET_CUDA)
+            return OpenCvRuntime(net, name, precision)
     except OSError as error:
         raise UnusableEngine(f"cannot read the model {weights}: {error.strerror}") from error
     except cv2.error as error:
@@ -123,7 +129,7 @@ class OpenCvRuntime:
         self.device = device
         self.precision = precision
         self.fixed_shapes = device != "cpu"
-        self.tile_pixels = 768 * 1024 if device == "cpu" else 512 * 512
+        self.tile_pixels = 768 * 1024 if device == "cpu" else _GPU_TILE_PIXELS
         self._net = net
         self._lock = threading.Lock()  # `sr_engine.upscale` may be called by several threads
 

@@ -1,0 +1,325 @@
+"""What NVIDIA's driver tells of its GPUs: memory, who holds it, energy, accounts of processes that ended.
+
+A thin layer over nvidia-ml-py (pynvml), which loads libnvidia-ml by ctypes. It is imported when somebody asks, so this
+module costs nothing where there is no such GPU; the watcher imports it, too. What the driver does not tell is unknown,
+with the reason, and never an error: drivers differ, containers hide processes, rights are missing.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+# Without persistence mode the driver wakes the GPU for the first who asks: 1 to 3 s each (docs.nvidia.com, "Driver
+# Persistence"). What takes longer than this will not come.
+_PATIENCE_SECONDS = 15.0
+# The number of the kernel's first namespace of processes (PROC_PID_INIT_INO in include/linux/proc_ns.h).
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+
+T = TypeVar("T")
+
+_silent = False  # a call never returned: the driver is not asked again by this process
+
+
+class NvmlUnavailable(Exception):
+    """There is nothing to be learnt; `reason` is a short one for a person."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Memory(NamedTuple):
+    """Of a GPU, in bytes."""
+
+    total: int
+    used: int
+    free: int
+
+
+class Holder(NamedTuple):
+    """A process that has a context on a GPU.
+
+    Attributes:
+        pid: as the driver counts: inside a container it is the host's number.
+        used_bytes: None: not told (always so under Windows' own driver model).
+        name: of the program, where it can be read and is certain; else empty.
+    """
+
+    pid: int
+    used_bytes: int | None
+    name: str
+
+    def __str__(self) -> str:
+        used = "an unknown part" if self.used_bytes is None else f"{self.used_bytes >> 20} MiB"
+        return f"process {self.pid}{f' ({self.name})' if self.name else ''} {used}"
+
+
+class Reading(NamedTuple):
+    """A GPU at a moment; None is what the driver does not tell.
+
+    Attributes:
+        memory: all of it.
+        holders: who has some.
+        energy_joules: that it took since the driver was loaded.
+        unknown: why something is None, by its name.
+    """
+
+    memory: Memory | None
+    holders: tuple[Holder, ...] | None
+    energy_joules: float | None
+    unknown: Mapping[str, str]
+
+
+class Account(NamedTuple):
+    """What the driver wrote down of a process that ended.
+
+    Attributes:
+        seconds: that its context was there; None: unknown.
+        peak_bytes: the most device memory that it had; None: unknown.
+        reason: why something is None.
+    """
+
+    seconds: float | None
+    peak_bytes: int | None
+    reason: str
+
+
+class Gpu(NamedTuple):
+    """One of them.
+
+    Attributes:
+        number: as the driver counts, by the place on the bus.
+        uuid: stays the same whatever is plugged in beside it; empty: not told.
+        name: the product.
+        handle: for the library.
+    """
+
+    number: int
+    uuid: str
+    name: str
+    handle: Any
+
+
+class Nvml:
+    """The library, opened. As long as it is open the driver keeps the GPUs awake."""
+
+    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        """Open it.
+
+        Args:
+            patience_seconds: how long an answer may take.
+
+        Raises:
+            NvmlUnavailable: nvidia-ml-py, the library or the driver is not there, or does not answer.
+        """
+        try:
+            import pynvml  # noqa: PLC0415 - part of the extra `gpu`
+        except ImportError:
+            raise NvmlUnavailable("nvidia-ml-py is not installed: pip install nvidia-ml-py") from None
+        self._library: Any = pynvml
+        self._patience_seconds = patience_seconds
+        self._within(pynvml.nvmlInit)
+
+    def close(self) -> None:
+        """Let it go."""
+        with contextlib.suppress(NvmlUnavailable):
+            self._within(self._library.nvmlShutdown)
+
+    def __enter__(self) -> "Nvml":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def driver(self) -> str:
+        """Its version.
+
+        Raises:
+            NvmlUnavailable: it does not tell.
+        """
+        return str(self._within(self._library.nvmlSystemGetDriverVersion))
+
+    def gpus(self) -> list[Gpu]:
+        """All of them, as the driver counts.
+
+        Raises:
+            NvmlUnavailable: they are not told.
+        """
+        return self._within(lambda: [self._gpu(number) for number in range(self._library.nvmlDeviceGetCount())])
+
+    def find(self, device: str, environ: Mapping[str, str]) -> Gpu:
+        """The GPU that CUDA means by a name such as "cuda:1".
+
+        Args:
+            device: "cuda" or "tensorrt", perhaps with a number.
+            environ: of the process that uses CUDA: it can hide GPUs, and count them in another order.
+
+        Raises:
+            NvmlUnavailable: there is none, or it cannot be told which.
+        """
+        number = int(device.partition(":")[2] or 0)
+        gpus = self.gpus()
+        if (entries := _visible(environ)) is not None:
+            if number >= len(entries):
+                raise NvmlUnavailable(f"CUDA_VISIBLE_DEVICES shows no {device}")
+            entry = entries[number]
+            if entry.startswith("MIG-"):
+                return self._within(lambda: self._part(entry))
+            if entry.startswith("GPU-"):
+                return _the_one([gpu for gpu in gpus if gpu.uuid.startswith(entry)], entry)
+            if not entry.isdecimal():
+                raise NvmlUnavailable(f"CUDA_VISIBLE_DEVICES holds {entry!r}, which is no GPU")
+            number = int(entry)
+        if len(gpus) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+            raise NvmlUnavailable("CUDA counts the GPUs by their speed, the driver by their place")
+        return _the_one([gpu for gpu in gpus if gpu.number == number], device)
+
+    def count(self, environ: Mapping[str, str]) -> int:
+        """How many GPUs CUDA sees.
+
+        Raises:
+            NvmlUnavailable: it cannot be told.
+        """
+        entries = _visible(environ)
+        return len(self.gpus()) if entries is None else len(entries)
+
+    def read(self, gpu: Gpu) -> Reading:
+        """How it stands now; whatever is not told is None."""
+        unknown: dict[str, str] = {}
+        library = self._library
+
+        def holders() -> tuple[Holder, ...]:
+            processes = list(library.nvmlDeviceGetComputeRunningProcesses(gpu.handle))
+            with contextlib.suppress(library.NVMLError):  # GPUs that cannot draw need not answer
+                processes += library.nvmlDeviceGetGraphicsRunningProcesses(gpu.handle)
+            found: dict[int, int | None] = {}
+            for process in processes:  # one that computes and draws is on both lists, with all it has
+                used, known = process.usedGpuMemory, found.get(process.pid)
+                found[process.pid] = used if known is None else max(known, used or 0)
+            return tuple(Holder(pid, used, process_name(pid)) for pid, used in sorted(found.items()))
+
+        def memory() -> Memory:
+            told = library.nvmlDeviceGetMemoryInfo(gpu.handle)
+            return Memory(int(told.total), int(told.used), int(told.free))
+
+        def energy() -> float:
+            return float(library.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)) / 1000
+
+        def ask(name: str, question: Callable[[], T]) -> T | None:
+            try:
+                return self._within(question)
+            except NvmlUnavailable as error:
+                unknown[name] = error.reason
+                return None
+
+        return Reading(ask("memory", memory), ask("holders", holders), ask("energy", energy), unknown)
+
+    def account(self, gpu: Gpu, pid: int) -> Account:
+        """What a process that ended had of the GPU; the driver's accounting mode has to be on for that."""
+        library = self._library
+
+        def question() -> Account:
+            if library.nvmlDeviceGetAccountingMode(gpu.handle) != library.NVML_FEATURE_ENABLED:
+                return Account(None, None, "the driver's accounting mode is off")
+            told = library.nvmlDeviceGetAccountingStats(gpu.handle, pid)
+            if told.isRunning or not told.time:  # 0 until the process has ended
+                return Account(None, None, "the driver counts it as running still")
+            return Account(told.time / 1000, told.maxMemoryUsage, "")
+
+        try:
+            return self._within(question)
+        except NvmlUnavailable as error:
+            return Account(None, None, error.reason)
+
+    def modes(self, gpu: Gpu) -> dict[str, bool | str]:
+        """Whether "persistence" and "accounting" are on; a text: why that is not told."""
+        library = self._library
+        questions = {
+            "persistence": library.nvmlDeviceGetPersistenceMode,
+            "accounting": library.nvmlDeviceGetAccountingMode,
+        }
+        found: dict[str, bool | str] = {}
+        for name, question in questions.items():
+            try:
+                found[name] = self._within(lambda ask=question: ask(gpu.handle)) == library.NVML_FEATURE_ENABLED
+            except NvmlUnavailable as error:
+                found[name] = error.reason
+        return found
+
+    def _gpu(self, number: int) -> Gpu:
+        library = self._library
+        handle = library.nvmlDeviceGetHandleByIndex(number)
+        return Gpu(number, _text(library.nvmlDeviceGetUUID(handle)), _text(library.nvmlDeviceGetName(handle)), handle)
+
+    def _part(self, uuid: str) -> Gpu:
+        handle = self._library.nvmlDeviceGetHandleByUUID(uuid.encode())
+        return Gpu(0, uuid, _text(self._library.nvmlDeviceGetName(handle)), handle)
+
+    def _within(self, question: Callable[[], T]) -> T:
+        """The answer, if it comes in time: a driver in trouble may never return, and nobody must hang with it."""
+        global _silent  # noqa: PLW0603 - as the library is one for the process, so is its silence
+        if _silent:
+            raise NvmlUnavailable("the driver did not answer once, and is not asked again")
+        answers: list[T] = []
+        errors: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                answers.append(question())
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=ask, name="nvml", daemon=True)
+        thread.start()
+        thread.join(self._patience_seconds)
+        if thread.is_alive():
+            _silent = True
+            raise NvmlUnavailable(f"the driver did not answer within {self._patience_seconds:g} s")
+        if errors:
+            # NVMLError, and what ctypes raises over a library that is another one than pynvml thinks
+            raise NvmlUnavailable(f"{errors[0]}" or type(errors[0]).__name__) from errors[0]
+        return answers[0]
+
+
+def process_name(pid: int) -> str:
+    """The name of a process that the driver told of; empty where that is not certain."""
+    if not sees_all_processes():
+        return ""  # the same number is another process here
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return "".join(letter for letter in file.read().strip() if letter.isprintable())
+    except OSError:
+        return ""
+
+
+def sees_all_processes() -> bool:
+    """Whether the driver's process numbers mean the same here; in a container they are the host's."""
+    try:
+        return os.readlink("/proc/self/ns/pid") == _FIRST_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def described(holders: tuple[Holder, ...] | None) -> str:
+    """Who holds a GPU, in words."""
+    if holders is None:
+        return "the driver does not tell by whom"
+    return ", ".join(map(str, holders)) or "by processes that cannot be seen from here"
+
+
+def _visible(environ: Mapping[str, str]) -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES lists; None: it hides nothing."""
+    value = environ.get("CUDA_VISIBLE_DEVICES")
+    return None if value is None else [entry.strip() for entry in value.split(",") if entry.strip()]
+
+
+def _the_one(found: list[Gpu], wanted: str) -> Gpu:
+    if len(found) != 1:
+        raise NvmlUnavailable(f"the driver knows no {wanted}")
+    return found[0]
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,185 @@
+"""NVIDIA's GPUs around one engine process: what it took of them, and whether it gave it back.
+
+As long as the watch is on, the library is open and the driver keeps the GPUs awake: what waking takes (1 to 3 s without
+persistence mode) is paid once, by the watcher before it starts the engine, or else by the engine.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from typing import Any, NamedTuple
+
+from sr_engine import models, nvml
+from sr_engine.nvml import Gpu, Holder, Nvml, NvmlUnavailable, Reading
+from watcher.engine import EngineProcess
+from watcher.journal import logger, warn
+from watcher.ledger import Ledger
+from watcher.sections import Engine
+
+ALARM_NOTE = "gpu_alarm"
+_KINDS = ("cuda", "tensorrt")
+_RELEASE_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+# Less than any context takes (300 MB and more), more than the driver keeps for itself.
+_SLACK_BYTES = 64 << 20
+
+
+def may_use_nvidia(settings: Engine) -> bool:
+    """Whether an engine of these settings may run on an NVIDIA GPU, judged by files."""
+    kind = settings.device.partition(":")[0]
+    if kind in _KINDS:
+        return True
+    return (
+        kind in ("auto", "gpu") and sys.platform != "darwin" and models.expects_gpu(settings.runtime, settings.device)
+    )
+
+
+class _Left(NamedTuple):
+    """What is left on a GPU after an engine's end: bytes, 0 if nothing, and who has them."""
+
+    used_bytes: int
+    whose: str
+
+
+class DeviceWatch:
+    """From before the start of an engine until after its end. Nothing here fails: what is not told is not known."""
+
+    def __init__(self, settings: Engine) -> None:
+        """Look at the GPUs, before the engine is started; nothing happens where none can be used."""
+        self._settings = settings
+        self._nvml: Nvml | None = None
+        self._before: dict[int, Reading] = {}
+        if not may_use_nvidia(settings):
+            return
+        try:
+            self._nvml = Nvml()
+            self._before = {gpu.number: self._nvml.read(gpu) for gpu in self._nvml.gpus()}
+        except NvmlUnavailable as error:
+            logger.debug("nothing is known of the GPU: %s", error.reason)
+
+    def end(self, engine: EngineProcess, run: int, ledger: Ledger) -> None:
+        """The engine was reaped, and its run is in the ledger: enter what the driver says of it, raise the alarm.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        if engine.refused:
+            # It never had the device, so it ran on the CPU; and it says nothing of what a start costs.
+            ledger.amend_run(run, device="cpu", exit_seconds=None)
+        elif self._nvml is not None and (gpu := self._find(engine)) is not None:
+            columns, left = self._measure(self._nvml, gpu, engine)
+            ledger.amend_run(run, **columns)
+            if "release_seconds" in columns:
+                self._tell(ledger, engine, left)
+        self.close()
+
+    def close(self) -> None:
+        """Let the library go."""
+        if self._nvml is not None:
+            self._nvml.close()
+            self._nvml = None
+
+    def _find(self, engine: EngineProcess) -> Gpu | None:
+        device = engine.ready.device if engine.ready else self._settings.device
+        kind = device.partition(":")[0]
+        if kind not in _KINDS and engine.ready:
+            return None
+        assert self._nvml is not None
+        # the engine counts so, see sr_engine.__main__
+        environ = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
+        with contextlib.suppress(NvmlUnavailable):
+            return self._nvml.find(device if kind in _KINDS else "cuda", environ)
+        return None
+
+    def _measure(self, library: Nvml, gpu: Gpu, engine: EngineProcess) -> tuple[dict[str, Any], _Left | None]:
+        """Columns of `engine_runs`, and what was not given back."""
+        meter = engine.meter
+        columns: dict[str, Any] = {}
+        left = self._await_release(library, gpu, engine)
+        if left is not None:
+            reaped = meter.started + meter.ended_at - meter.spawned_at
+            columns["release_seconds"] = max(time.monotonic() - reaped, 0.0)
+            columns["unreleased_bytes"] = left.used_bytes
+        before, after = self._before.get(gpu.number), library.read(gpu)
+        if before is not None and before.energy_joules is not None and after.energy_joules is not None:
+            energy = after.energy_joules - before.energy_joules
+            columns["energy_joules"] = energy if energy >= 0 else None  # the driver was loaded anew
+        if nvml.sees_all_processes():  # else its number is somebody else's for the driver
+            account = library.account(gpu, engine.pid)
+            columns["device_peak_bytes"] = account.peak_bytes
+            # one that is longer is of an earlier process with this number
+            if account.seconds is not None and account.seconds <= meter.ended_at - meter.spawned_at + 1:
+                columns["held_by"] = "nvml"
+                columns["held_from"] = max(meter.ended_at - account.seconds, meter.spawned_at)
+        return columns, left
+
+    def _await_release(self, library: Nvml, gpu: Gpu, engine: EngineProcess) -> _Left | None:
+        """Look until the memory is back, for a second at most; None: that cannot be known."""
+        before = self._before.get(gpu.number)
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        while True:
+            left = _left(before, library.read(gpu), engine.pid)
+            if left is None or not left.used_bytes or time.monotonic() >= deadline:
+                return left
+            time.sleep(_POLL_SECONDS)
+
+    def _tell(self, ledger: Ledger, engine: EngineProcess, left: _Left | None) -> None:
+        device = engine.ready.device if engine.ready else self._settings.device
+        if left is not None and left.used_bytes:
+            text = f"{device}: {max(left.used_bytes >> 20, 1)} MiB are not back after an engine's end: {left.whose}"
+            warn("not_released", "{alarm}", alarm=text, pid=engine.pid)
+            ledger.note(**{ALARM_NOTE: f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"})
+        elif ledger.notes().get(ALARM_NOTE):
+            ledger.note(**{ALARM_NOTE: ""})
+
+
+def _left(before: Reading | None, now: Reading, engine: int) -> _Left | None:
+    """What an engine left on a GPU.
+
+    Its processes are looked for first, for what other programs took meanwhile is not its leak. Where the driver's
+    numbers of processes mean nothing here, and for what no process owns up to, totals are compared: how much is used,
+    not how much we think that we took (ollama#11997).
+    """
+    trusted = now.holders is not None and nvml.sees_all_processes()
+    if trusted and (ours := [holder for holder in now.holders or () if _is_of(holder, engine)]):
+        return _Left(sum(holder.used_bytes or 1 for holder in ours), nvml.described(tuple(ours)))
+    if before is None or before.memory is None or now.memory is None:
+        return _Left(0, "") if trusted else None
+    grown = now.memory.used - before.memory.used
+    if grown <= _SLACK_BYTES:
+        return _Left(0, "")
+    foreign = _foreign_growth(before, now) if trusted else 0
+    if foreign is None:  # some program grew, and how much is not told; ours is gone
+        return _Left(0, "")
+    left = grown - foreign
+    if left <= _SLACK_BYTES:
+        return _Left(0, "")
+    if trusted:
+        return _Left(left, f"no process owns up to them; held: {nvml.described(now.holders)}")
+    whose = "perhaps other programs', as processes cannot be told apart in a container without --pid=host"
+    return _Left(left, f"{whose}; held: {nvml.described(now.holders)}")
+
+
+def _foreign_growth(before: Reading, now: Reading) -> int | None:
+    """By how much the processes that are there have grown; None: not told of all."""
+    if before.holders is None or now.holders is None:
+        return None
+    earlier = {holder.pid: holder.used_bytes for holder in before.holders}
+    grown = 0
+    for holder in now.holders:
+        was = earlier.get(holder.pid, 0)
+        if holder.used_bytes is None or was is None:
+            return None
+        grown += max(holder.used_bytes - was, 0)
+    return grown
+
+
+def _is_of(holder: Holder, engine: int) -> bool:
+    """Whether it is the engine, or a process that it left in its group."""
+    if holder.pid == engine:
+        return True
+    try:
+        return os.getpgid(holder.pid) == engine
+    except (OSError, AttributeError):
+        return False
