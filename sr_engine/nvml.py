@@ -6,6 +6,7 @@ with the reason, and never an error: drivers differ, containers hide processes, 
 """
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -243,7 +244,8 @@ class Nvml:
         found: dict[str, bool | str] = {}
         for name, question in questions.items():
             try:
-                found[name] = self._within(lambda ask=question: ask(gpu.handle)) == library.NVML_FEATURE_ENABLED
+                answer = self._within(functools.partial(question, gpu.handle))
+                found[name] = bool(answer == library.NVML_FEATURE_ENABLED)
             except NvmlUnavailable as error:
                 found[name] = error.reason
         return found

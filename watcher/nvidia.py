@@ -30,9 +30,8 @@ def may_use_nvidia(settings: Engine) -> bool:
     kind = settings.device.partition(":")[0]
     if kind in _KINDS:
         return True
-    return (
-        kind in ("auto", "gpu") and sys.platform != "darwin" and models.expects_gpu(settings.runtime, settings.device)
-    )
+    expected = kind in ("auto", "gpu") and models.expects_gpu(settings.runtime, settings.device)
+    return expected and sys.platform != "darwin"
 
 
 class _Left(NamedTuple):
@@ -40,6 +39,9 @@ class _Left(NamedTuple):
 
     used_bytes: int
     whose: str
+
+
+_NOTHING = _Left(0, "")
 
 
 class DeviceWatch:
@@ -145,20 +147,14 @@ def _left(before: Reading | None, now: Reading, engine: int) -> _Left | None:
     if trusted and (ours := [holder for holder in now.holders or () if _is_of(holder, engine)]):
         return _Left(sum(holder.used_bytes or 1 for holder in ours), nvml.described(tuple(ours)))
     if before is None or before.memory is None or now.memory is None:
-        return _Left(0, "") if trusted else None
-    grown = now.memory.used - before.memory.used
-    if grown <= _SLACK_BYTES:
-        return _Left(0, "")
-    foreign = _foreign_growth(before, now) if trusted else 0
-    if foreign is None:  # some program grew, and how much is not told; ours is gone
-        return _Left(0, "")
-    left = grown - foreign
-    if left <= _SLACK_BYTES:
-        return _Left(0, "")
-    if trusted:
-        return _Left(left, f"no process owns up to them; held: {nvml.described(now.holders)}")
+        return _NOTHING if trusted else None
+    left = now.memory.used - before.memory.used
     whose = "perhaps other programs', as processes cannot be told apart in a container without --pid=host"
-    return _Left(left, f"{whose}; held: {nvml.described(now.holders)}")
+    if trusted:
+        foreign = _foreign_growth(before, now)
+        left -= left if foreign is None else foreign  # None: some program grew, it is not told how much; ours is gone
+        whose = "no process owns up to them"
+    return _Left(left, f"{whose}; held: {nvml.described(now.holders)}") if left > _SLACK_BYTES else _NOTHING
 
 
 def _foreign_growth(before: Reading, now: Reading) -> int | None:
