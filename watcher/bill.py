@@ -237,7 +237,7 @@ def _spread(run: EngineRun, days: Sequence[tuple[Day, float, float]]) -> None:
             day.gpu_seconds += held
         else:
             day.cpu_seconds += held
-        if run.energy_joules is not None:
+        if run.energy_joules is not None and held:
             day.energy_joules = (day.energy_joules or 0.0) + _energy(run, held)
 
 

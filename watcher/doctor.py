@@ -10,12 +10,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from sr_engine import models
+from sr_engine import models, nvml
 from sr_engine.errors import ModelError
 from watcher import __version__, instance
 from watcher.coldstart import measure
 from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint, sync_warning
 from watcher.names import display
+from watcher.nvidia import may_use_nvidia
 from watcher.sections import Config
 
 _PACKAGES = ("watchdog", "numpy", "PyYAML", "msgspec", "click", "rich", "filelock")
@@ -58,6 +59,7 @@ def examine(config: Config, models_folder: str) -> Iterator[Check]:
     yield from _inotify()
     yield _state(config)
     yield _model(config, models_folder)
+    yield from _gpus(config)
     yield from _engine(config, models_folder)
 
 
@@ -145,6 +147,47 @@ def _model(config: Config, models_folder: str) -> Check:
     except ModelError as error:
         return Check("model", "bad", error.message)
     return Check("model", "ok", f"{found.name}: x{found.model.scale}, {found.model.licence}, sha256 as in the manifest")
+
+
+def _gpus(config: Config) -> Iterator[Check]:
+    """Of NVIDIA, where there is a driver, or where the config says that there is."""
+    if not may_use_nvidia(config.engine) and not os.path.exists("/dev/nvidiactl"):
+        return
+    try:
+        with nvml.Nvml() as library:
+            gpus = [(gpu, library.read(gpu), library.modes(gpu)) for gpu in library.gpus()]
+            driver = library.driver()
+    except nvml.NvmlUnavailable as error:
+        yield Check("gpu", "note", f"nothing is known of NVIDIA's GPUs: {error.reason}")
+        return
+    for gpu, reading, modes in gpus:
+        name = f"gpu.{gpu.number}"
+        if reading.memory is None:
+            yield Check(name, "bad", f"{gpu.name}: {reading.unknown['memory']}; see nvidia-smi")
+            continue
+        free = f"{reading.memory.free >> 20} of {reading.memory.total >> 20} MiB free"
+        held = f"; held: {nvml.described(reading.holders)}" if reading.holders or reading.holders is None else ""
+        yield Check(name, "ok", f"{gpu.name}, driver {driver}, {free}{held}")
+        yield _mode(
+            f"{name} persistence",
+            modes["persistence"],
+            "the first use after a pause wakes the GPU, 1 to 3 s: systemctl enable --now nvidia-persistenced",
+        )
+        accounts = "GPU time is taken by the clock"
+        if modes["accounting"] is False:
+            accounts += "; for the driver's own, as root after each start: nvidia-smi --accounting-mode=1"
+        yield _mode(f"{name} accounting", modes["accounting"], accounts)
+    if nvml.sees_all_processes():
+        yield Check("gpu processes", "ok", "their numbers mean the same to the driver and here")
+    else:
+        text = "the driver's numbers of processes are the host's: engines are told apart by memory alone; docker --pid=host"
+        yield Check("gpu processes", "note", text)
+
+
+def _mode(name: str, state: bool | str, otherwise: str) -> Check:
+    if state is True:
+        return Check(name, "ok", "on")
+    return Check(name, "note", f"{'off' if state is False else f'not told ({state})'}: {otherwise}")
 
 
 def _engine(config: Config, models_folder: str) -> Iterator[Check]:

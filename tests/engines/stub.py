@@ -20,6 +20,9 @@ and words in the environment variable STUB make the engine itself ill, or anothe
     ALWAYSCRASH  abort the process over any picture
     NAMED        stage results under names that can be told before
     TOGETHER n   work on n pictures at a time: begin that many before the first one is finished
+    DEVICE d     say that it runs on that device, as "DEVICE cuda:0"
+    CONTEXT n m  have a context of n MiB, for m ms of its life, in the file that NVML_STUB names (tests/gpu/nvml_stub.c)
+    LEAK n       leave n MiB there for ever
 """
 
 import hashlib
@@ -185,15 +188,24 @@ def be_ill() -> None:
 
 def ready() -> protocol.Ready:
     seconds = time.monotonic() - BEGUN
-    terse = protocol.Ready(runtime="stub", device="cpu", precision="fp32", load_seconds=seconds)
+    device = told[1] if (told := re.search(r"DEVICE ([a-z0-9:]+)", STUB)) else "cpu"
+    terse = protocol.Ready(runtime="stub", device=device, precision="fp32", load_seconds=seconds)
     if "TERSE" in STUB:
         return terse
     phases = {"imports": 0.75 * seconds, "pretence": 0.25 * seconds}
     return msgspec.structs.replace(terse, reason="there is no other", started_at=BEGUN_AT, phases=phases)
 
 
+def take_memory() -> None:
+    for word, kind in (("CONTEXT", "living"), ("LEAK", "process")):
+        if told := re.search(word + r" ([0-9]+(?: [0-9]+)?)", STUB):
+            with open(os.environ["NVML_STUB"], "a", encoding="ascii") as file:
+                file.write(f"{kind} {os.getpid()} {told[1]}\n")
+
+
 def main() -> None:
     be_ill()
+    take_memory()
     say(ready())
     requests: list[protocol.Upscale] = []
     arrived = threading.Condition()
