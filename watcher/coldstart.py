@@ -25,11 +25,13 @@ class ColdStart:
             and those that it tells; "ready", from the start to the loaded model; "first tile", from there to the first
             tile, or to the result if it tells of no tiles; "exit", from its last word to the end of the process.
         problem: what went wrong, a sentence; empty if nothing did.
+        busy: whether that was only that others hold the device.
     """
 
     ready: protocol.Ready | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
     problem: str = ""
+    busy: bool = False
 
 
 def measure(config: Config, models_folder: str) -> ColdStart:
@@ -41,7 +43,7 @@ def measure(config: Config, models_folder: str) -> ColdStart:
             with tempfile.TemporaryDirectory(prefix="dropscale-", ignore_cleanup_errors=True) as folder:
                 _run(config, models_folder, folder, cold)
         except EngineGaveUp as gave_up:
-            cold.problem = gave_up.message
+            cold.problem, cold.busy = gave_up.message, gave_up.busy
             if gave_up.retryable:
                 continue
         except EngineTrouble as trouble:

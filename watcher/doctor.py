@@ -180,7 +180,7 @@ def _gpus(config: Config) -> Iterator[Check]:
     if nvml.sees_all_processes():
         yield Check("gpu processes", "ok", "their numbers mean the same to the driver and here")
     else:
-        text = "the driver's numbers of processes are the host's: engines are told apart by memory alone; docker --pid=host"
+        text = "the driver's numbers of processes are the host's, so memory alone tells: docker --pid=host"
         yield Check("gpu processes", "note", text)
 
 
@@ -194,7 +194,7 @@ def _engine(config: Config, models_folder: str) -> Iterator[Check]:
     """Start a real engine: an import that works here may still miss a library there."""
     cold = measure(config, models_folder)
     if cold.ready is None:
-        yield Check("engine", "bad", cold.problem or "it was never ready")
+        yield Check("engine", "note" if cold.busy else "bad", cold.problem or "it was never ready")
         return
     ready = cold.ready
     text = f"{ready.runtime} on {ready.device}, {ready.precision}"

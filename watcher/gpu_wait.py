@@ -47,6 +47,7 @@ class GpuWait:
             EngineStopped: the watcher was asked to stop meanwhile.
         """
         if not gave_up.busy or self.admission in ("", _ANY):
+            self._forget()
             return False
         now = time.monotonic()
         if self._since is None:
@@ -68,18 +69,25 @@ class GpuWait:
         if self._since is not None:
             seconds = time.monotonic() - self._since
             tell("gpu_free", "{device} was got after {seconds:.0f} s", device=event.device, seconds=seconds)
+            self._forget()
         if self._may_wait and event.device.partition(":")[0] == "cpu":
             why = self._reason or event.reason or "no reason was told"
             warn("not_on_the_gpu", "WORKING ON THE CPU, not on the GPU that is expected here: {reason}", reason=why)
 
     def _pause(self, seconds: float) -> None:
-        now = time.monotonic()
-        until = now + seconds
-        self._ledger.note(**{NOTE: f"{time.time() + seconds:.3f} {self._reason}"})
+        until = time.monotonic() + seconds
+        # for `status`, also while the next engine starts; after that it was left by a watcher that was killed
+        stale_at = time.time() + seconds + self._settings.start_seconds
+        self._ledger.note(**{NOTE: f"{stale_at:.3f} {self._reason}"})
         while (left := until - time.monotonic()) > 0:
             if self._stopping() is not None:
+                self._forget()
                 raise EngineStopped(set())
             time.sleep(min(left, _POLL_SECONDS))
+
+    def _forget(self) -> None:
+        if self._since is not None:
+            self._ledger.note(**{NOTE: ""})
 
 
 def waiting(notes: Mapping[str, str], now: float) -> str:
@@ -89,6 +97,5 @@ def waiting(notes: Mapping[str, str], now: float) -> str:
         notes: `Ledger.notes`.
         now: Unix time.
     """
-    until, _, reason = notes.get(NOTE, "").partition(" ")
-    # an engine is starting right after the pause; a note that is older was left by a watcher that was killed
-    return reason if until and float(until) + _POLL_SECONDS * 10 > now else ""
+    stale_at, _, reason = notes.get(NOTE, "").partition(" ")
+    return reason if stale_at and float(stale_at) > now else ""

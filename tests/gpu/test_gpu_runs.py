@@ -141,7 +141,7 @@ def busy_site(make_site: Callable[..., Site], gpus: Gpus, tmp_path: Path) -> Sit
     engine = {**QUICK["engine"], "model": "edsr-lite-x3", "runtime": "onnx", "device": "cuda", "precision": "fp32"}
     site = make_site(**{**HASTE, "engine": engine})
     site.environment |= {**gpus.environment, "PYTHONPATH": gpus.gpu_build_of_onnxruntime(tmp_path / "path")}
-    gpus.describe(f"process {os.getpid()} {FULL}")
+    gpus.describe(f"process {os.getpid()} {FULL}", "watts 100")
     return site
 
 
