@@ -170,7 +170,10 @@ class _Batch:
             self._wait(self._with_twins(pictures), told(error))
             return None
         requests = [self._request(picture, staging) for picture in pictures]
-        with self._metered_engine() as engine:
+        with (
+            contextlib.closing(DeviceWatch(self.workshop.config.engine)) as watch,
+            self._metered_engine(watch) as engine,
+        ):
             if engine is None:
                 self._wait(self._with_twins(pictures), self.outcome.trouble)
                 return None
@@ -197,10 +200,9 @@ class _Batch:
         )
 
     @contextlib.contextmanager
-    def _metered_engine(self) -> Iterator[EngineProcess | None]:
+    def _metered_engine(self, watch: DeviceWatch) -> Iterator[EngineProcess | None]:
         """An engine process, with its time on the device in the ledger, whatever ends it."""
         workshop, config = self.workshop, self.workshop.config
-        watch = DeviceWatch(config.engine)
         try:
             engine = EngineProcess(
                 config.engine,
@@ -211,7 +213,6 @@ class _Batch:
                 self.gpu_wait.admission,
             )
         except OSError as error:
-            watch.close()
             self.outcome.trouble = f"the engine cannot be started: {told(error)}; see engine.command"
             yield None
             return

@@ -70,6 +70,7 @@ class GpuWait:
             seconds = time.monotonic() - self._since
             tell("gpu_free", "{device} was got after {seconds:.0f} s", device=event.device, seconds=seconds)
             self._forget()
+            self._since, self._delay_seconds = None, _FIRST_SECONDS
         if self._may_wait and event.device.partition(":")[0] == "cpu":
             why = self._reason or event.reason or "no reason was told"
             warn("not_on_the_gpu", "WORKING ON THE CPU, not on the GPU that is expected here: {reason}", reason=why)

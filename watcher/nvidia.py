@@ -51,12 +51,12 @@ class DeviceWatch:
         """Look at the GPUs, before the engine is started; nothing happens where none can be used."""
         self._settings = settings
         self._nvml: Nvml | None = None
-        self._before: dict[int, Reading] = {}
+        self._before: dict[str, Reading] = {}  # by UUID
         if not may_use_nvidia(settings):
             return
         try:
             self._nvml = Nvml()
-            self._before = {gpu.number: self._nvml.read(gpu) for gpu in self._nvml.gpus()}
+            self._before = {gpu.uuid: self._nvml.read(gpu) for gpu in self._nvml.gpus()}
         except NvmlUnavailable as error:
             logger.debug("nothing is known of the GPU: %s", error.reason)
 
@@ -74,7 +74,6 @@ class DeviceWatch:
             ledger.amend_run(run, **columns)
             if "release_seconds" in columns:
                 self._tell(ledger, engine, left)
-        self.close()
 
     def close(self) -> None:
         """Let the library go."""
@@ -103,7 +102,7 @@ class DeviceWatch:
             reaped = meter.started + meter.ended_at - meter.spawned_at
             columns["release_seconds"] = max(time.monotonic() - reaped, 0.0)
             columns["unreleased_bytes"] = left.used_bytes
-        before, after = self._before.get(gpu.number), library.read(gpu)
+        before, after = self._before.get(gpu.uuid), library.read(gpu)
         if before is not None and before.energy_joules is not None and after.energy_joules is not None:
             energy = after.energy_joules - before.energy_joules
             columns["energy_joules"] = energy if energy >= 0 else None  # the driver was loaded anew
@@ -118,7 +117,7 @@ class DeviceWatch:
 
     def _await_release(self, library: Nvml, gpu: Gpu, engine: EngineProcess) -> _Left | None:
         """Look until the memory is back, for a second at most; None: that cannot be known."""
-        before = self._before.get(gpu.number)
+        before = self._before.get(gpu.uuid)
         deadline = time.monotonic() + _RELEASE_SECONDS
         while True:
             left = _left(before, library.read(gpu), engine.pid)

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gpus import Gpus
+from gpus import Gpus, python
 from harness import HASTE, QUICK, STUB_ENGINE, Site, photo, wait_until
 
 from sr_engine.nvml import sees_all_processes
@@ -183,6 +185,44 @@ def test_a_batch_that_waits_for_a_gpu_stops_when_it_is_asked_to(busy_site: Site)
     wait_until(lambda: "waiting up to 60 s" in running.log(), "the batch to wait")
     assert running.stop(patience=20) == 0
     assert busy_site.names(busy_site.inbox) == {"a.png"}
+
+
+HOLD = """
+import sys, time
+from sr_engine import device_lock
+device_lock.take(sys.argv[1], "cuda:0")
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_two_batches_of_one_machine_take_turns_on_a_gpu(busy_site: Site, gpus: Gpus) -> None:
+    """The other dropscale is a process that holds the lock, as its engine does until it ends."""
+    gpus.describe()
+    with subprocess.Popen([sys.executable, "-c", HOLD, gpus.uuid], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == "held\n"
+            running = busy_site.start()
+            busy_site.drop("a.png", photo(1))
+            waiting = wait_until(lambda: busy_site.status()["gpu"]["waiting"], "the batch to wait")
+            assert "another dropscale" in waiting and "uses cuda:0" in waiting
+        finally:
+            other.kill()
+    wait_until(lambda: "a.png" in busy_site.names(busy_site.archive), "the picture")
+    assert running.stop() == 0
+
+
+def test_a_cheap_box_pays_nothing_for_all_this() -> None:
+    code = """
+import sys
+from watcher.nvidia import DeviceWatch
+from watcher.sections import Engine
+DeviceWatch(Engine(device="cpu")).close()
+print("pynvml" in sys.modules)
+DeviceWatch(Engine(device="cuda")).close()
+print("pynvml" in sys.modules)
+"""
+    assert python(code, {}).split() == ["False", "True"]
 
 
 def doctor(site: Site) -> dict[str, tuple[str, str]]:
