@@ -1,7 +1,8 @@
 """A stand-in for onnxruntime-gpu on a machine without a GPU: the real ONNX Runtime, which says that it has CUDA.
 
 It is copied as `onnxruntime/__init__.py` into a folder of PYTHONPATH. A session "on CUDA" works on the CPU, and takes
-500 MiB of the device that tests/gpu/nvml_stub.c pretends, until its process ends.
+500 MiB of the device that tests/gpu/nvml_stub.c pretends, until its process ends. NO_CUDA names a number on
+which it does not work.
 """
 
 import importlib.machinery
@@ -26,6 +27,8 @@ class InferenceSession(_Session):
     def __init__(self, model, settings, providers, enable_fallback):
         self._on_cuda = any(_CUDA in provider for provider in providers)
         if self._on_cuda:
+            if providers[0][1]["device_id"] == os.environ.get("NO_CUDA"):
+                raise RuntimeError("CUDA failure 101: invalid device ordinal")
             with open(os.environ["NVML_STUB"], "a", encoding="ascii") as state:
                 state.write(f"living {os.getpid()} 500 1500\n")
             settings, providers = SessionOptions(), [_CPU]  # noqa: F821

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gpus import Gpus
 
-from sr_engine import protocol
+from sr_engine import device_lock, protocol
 from sr_engine.protocol import Code, Failed, Fault, Ready
 
 pytest.importorskip("onnxruntime")
@@ -78,6 +78,35 @@ def test_without_room_for_any_tile_it_is_another_device_or_none(gpus: Gpus, star
     assert start("--admission", "full").code is Code.DEVICE_BUSY
     assert start("--admission", "any", device="cuda:0").code is Code.DEVICE_BUSY, "it was asked for by its number"
     assert start("--admission", "any").device == "cuda:1"
+
+
+def test_that_another_device_does_not_work_hides_not_that_the_first_is_busy(
+    gpus: Gpus, start: Callable[..., Any]
+) -> None:
+    gpus.write(f"device {gpus.uuid}", "total 16384", f"hidden {FEW}", f"device {gpus.uuid}-b", "total 16384")
+    refused = start("--admission", "any", NO_CUDA="1")
+    assert refused.code is Code.DEVICE_BUSY and "cuda:0 has" in refused.message
+    gpus.write(f"device {gpus.uuid}", "total 16384", f"device {gpus.uuid}-b", "total 16384", f"hidden {FEW}")
+    assert start("--admission", "any", NO_CUDA="0").code is Code.DEVICE_BUSY
+
+
+def test_what_a_process_holds_itself_is_not_in_its_way(gpus: Gpus) -> None:
+    """The exact network, which is loaded later and beside the first one."""
+    from sr_engine import admission, models
+    from sr_engine.errors import DeviceBusy
+
+    work = admission.Work(models.find("edsr-lite-x3").model, 512 * 512, 8)
+    with pytest.raises(ZeroDivisionError), admission.entered("cuda:0", work, admission.FULL):
+        raise ZeroDivisionError  # it failed to load: the device is free again
+    gpus.describe(f"process {os.getpid()} {FEW}")
+    with pytest.raises(DeviceBusy), admission.entered("cuda:0", work, admission.FULL):
+        pass
+    gpus.describe()
+    with admission.entered("cuda:0", work, admission.FULL):
+        gpus.describe(f"process {os.getpid()} {FEW}")
+    with admission.entered("cuda:0", work, admission.FULL):
+        pass
+    device_lock.release(gpus.uuid)
 
 
 def test_a_cpu_takes_its_place_only_where_any_device_does(gpus: Gpus, start: Callable[..., Any]) -> None:

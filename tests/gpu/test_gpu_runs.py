@@ -159,6 +159,7 @@ def test_a_batch_waits_for_a_busy_gpu_and_goes_on_when_it_is_free(busy_site: Sit
     wait_until(lambda: "a.png" in site.names(site.archive), "the picture")
     wait_until(lambda: not site.status()["gpu"]["waiting"], "the wait to be over")
     assert running.log().count("waiting up to 60 s") == 1
+    assert "cuda:0 was got after" in running.log()
     assert running.stop() == 0
     *refused, last = site.query("SELECT device, done, energy_joules FROM engine_runs ORDER BY id")
     assert refused and {device for device, _, _ in refused} == {"cpu"}, "who never got the GPU is not billed for it"
