@@ -29,4 +29,5 @@ def gpus(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     yield found
     for lock in Path("/run/lock"), Path("/tmp"):
-        (lock / f"dropscale-{found.uuid}.lock").unlink(missing_ok=True)
+        for path in lock.glob(f"dropscale-{found.uuid}*.lock"):
+            path.unlink()
