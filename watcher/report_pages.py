@@ -60,7 +60,8 @@ def _facts(report: Row) -> list[tuple[str, str]]:
     if report["cpu_seconds"]:
         facts.append(("CPU", f"{_duration(report['cpu_seconds'])} of engines on CPUs, which are not billed"))
     if report["energy_kwh"] is not None:
-        facts.append(("energy", f"{report['energy_kwh']:.3g} kWh of the whole GPUs meanwhile, by their driver"))
+        energy = f"{report['energy_kwh']:.3g}" if report["energy_kwh"] >= 0.001 else f"{report['energy_kwh']:.6f}"
+        facts.append(("energy", f"{energy} kWh of the whole GPUs meanwhile, by their driver"))
     if releases := report["releases"]["measured"]:
         facts.append(("memory", _returned(report["releases"], releases)))
     if len(report["devices"]) > 1:
