@@ -9,6 +9,7 @@ import yaml
 
 from sr_engine import models
 from watcher.errors import ConfigError, EnvironmentFault
+from watcher.governor import contradiction
 from watcher.ignore import IgnoreRules
 from watcher.mounts import is_read_only
 from watcher.sections import Config, Folders
@@ -55,6 +56,8 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
         IgnoreRules(config.watch.ignore)
     except ValueError as error:
         problems.append(("watch.ignore", str(error)))
+    if not problems and (problem := contradiction(config.budget)):
+        problems.append(("budget.only_between", problem))
     if problems:
         told = [f"{_origin(key, path, variables)}: {key}: {problem}" for key, problem in problems]
         raise ConfigError("\n".join(told), "see the comments in config.yaml; `dropscale init` writes a fresh one")

@@ -12,6 +12,7 @@ _LONGEST = 1e9  # 30 years; infinity is more than the system's waits can take
 
 Seconds = Annotated[float, Meta(ge=0, le=_LONGEST, description="a number of seconds, 0 or more")]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=_LONGEST, description="a number of seconds greater than 0")]
+Amount = Annotated[float, Meta(ge=0, le=_LONGEST, description="a number, 0 or more")]
 Quality = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
 Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 Name = Annotated[str, Meta(min_length=1, pattern=r"^[^\0]*$", description="a text that is not empty")]
@@ -21,6 +22,14 @@ Device = Annotated[
     Meta(
         pattern=r"^(auto|cpu|gpu|npu|cuda|tensorrt|directml|coreml)(:[0-9]{1,3})?\Z",
         description="one of auto, cpu, gpu, npu, cuda, tensorrt, directml, coreml, perhaps with a number: cuda:1",
+    ),
+]
+
+Hours = Annotated[
+    str,
+    Meta(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]\Z",
+        description="a list of hours, such as [23:00-07:00]",
     ),
 ]
 
@@ -59,6 +68,7 @@ class WindowLimits(msgspec.Struct, frozen=True):
     max_seconds: Seconds = 60
     max_files: Annotated[int, Meta(ge=1, le=100_000, description="a whole number from 1 to 100000")] = 200
     max_pixels: Count = 400_000_000
+    urgent_folder: Annotated[str, Meta(pattern=r"^[^\0/\\]*$", description="the name of a folder, or empty")] = "urgent"
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -136,11 +146,21 @@ class Retry(msgspec.Struct, frozen=True):
 class Cost(msgspec.Struct, frozen=True):
     """What an hour of the device costs; see config.yaml."""
 
-    per_hour: Annotated[float, Meta(ge=0, le=_LONGEST, description="a number, 0 or more")] = 0.6
+    per_hour: Amount = 0.6
     currency: Annotated[
         str, Meta(pattern=r"^[A-Z]{3}\Z", description="three capital letters, such as CNY, EUR, USD")
     ] = "CNY"
     wait_seconds: PositiveSeconds = 60
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """When engines may start; see config.yaml."""
+
+    unit: Annotated[Literal["money", "gpu_minutes"], Meta(description="one of money, gpu_minutes")] = "money"
+    per_day: Amount = 0
+    per_month: Amount = 0
+    only_between: Annotated[tuple[Hours, ...], Meta(description="a list of hours, such as [23:00-07:00]")] = ()
+    quiet_hours: Annotated[tuple[Hours, ...], Meta(description="a list of hours, such as [09:00-17:30]")] = ()
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -154,3 +174,4 @@ class Config(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     retry: Retry = Retry()
     cost: Cost = Cost()
+    budget: Budget = Budget()

@@ -1,0 +1,139 @@
+"""The governor: whether an engine may start now, by the budget and by the hours that the config allows.
+
+Pure but for what was spent, which the ledger knows. Days and months are those of the local calendar, as in the report.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from typing import NamedTuple
+
+from watcher.sections import Budget, Cost
+
+WARN_SHARE = 0.8  # of a budget
+
+_LOOK_AHEAD_DAYS = 2  # hours repeat daily, and a change of the clocks may swallow one of their ends
+
+Spent = Callable[[float, float], float]  # seconds that billed devices were held from one Unix time to another
+
+
+class Hold(NamedTuple):
+    """Engines may not start.
+
+    Attributes:
+        reason: for people.
+        until: Unix time at which to ask again.
+    """
+
+    reason: str
+    until: float
+
+
+class Use(NamedTuple):
+    """How much of a budget is used, in its unit.
+
+    Attributes:
+        name: "day" or "month".
+        used, limit: in the unit of the budget.
+        unit: for people: "CNY", or "GPU minutes".
+        until: Unix time at which the next begins.
+    """
+
+    name: str
+    used: float
+    limit: float
+    unit: str
+    until: float
+
+    @property
+    def share(self) -> float:
+        """1 and more: it is used up."""
+        return self.used / self.limit
+
+    def __str__(self) -> str:
+        return f"{self.used:.2f} of this {self.name}'s {self.limit:g} {self.unit}"
+
+
+class Governor:
+    """Asked before each engine that is started for ordinary pictures."""
+
+    def __init__(self, budget: Budget, cost: Cost, spent: Spent) -> None:
+        self._budget = budget
+        self._cost = cost
+        self._spent = spent
+        self._only_between = [_range(text) for text in budget.only_between]
+        self._quiet = [_range(text) for text in budget.quiet_hours]
+
+    def hold(self, now: float) -> Hold | None:
+        """Why no engine may start at `now` (Unix time); None: it may."""
+        if not self._is_open(datetime.fromtimestamp(now).time()):
+            return Hold("engines do not start in these hours", self._opens_at(now))
+        used_up = [use for use in self.uses(now) if use.share >= 1]
+        if not used_up:
+            return None
+        longest = max(used_up, key=lambda use: use.until)
+        return Hold(f"the budget is used up: {longest}", self._opens_at(longest.until))
+
+    def uses(self, now: float) -> list[Use]:
+        """How much of each budget that is set was used by `now` (Unix time)."""
+        today = datetime.fromtimestamp(now).date()
+        first = today.replace(day=1)
+        periods = [
+            ("day", self._budget.per_day, today, today + timedelta(days=1)),
+            ("month", self._budget.per_month, first, (first + timedelta(days=31)).replace(day=1)),
+        ]
+        return [
+            Use(name, self._in_unit(self._spent(_begin(since), now)), limit, self._unit, _begin(until))
+            for name, limit, since, until in periods
+            if limit
+        ]
+
+    @property
+    def _unit(self) -> str:
+        return self._cost.currency if self._budget.unit == "money" else "GPU minutes"
+
+    def _in_unit(self, seconds: float) -> float:
+        return seconds / 3600 * self._cost.per_hour if self._budget.unit == "money" else seconds / 60
+
+    def _is_open(self, clock: time) -> bool:
+        allowed = not self._only_between or any(_contains(hours, clock) for hours in self._only_between)
+        return allowed and not any(_contains(hours, clock) for hours in self._quiet)
+
+    def _opens_at(self, now: float) -> float:
+        """The first time from `now` on in open hours; if there is none, when to look again."""
+        if self._is_open(datetime.fromtimestamp(now).time()):
+            return now
+        today = datetime.fromtimestamp(now).date()
+        clocks = [begin for begin, _ in self._only_between] + [end for _, end in self._quiet]
+        days = [today + timedelta(days=number) for number in range(_LOOK_AHEAD_DAYS + 1)]
+        ends = sorted(datetime.combine(day, clock).timestamp() for day in days for clock in clocks)
+        for end in ends:
+            if end > now and self._is_open(datetime.fromtimestamp(end).time()):
+                return end
+        return _begin(days[-1])
+
+
+def contradiction(budget: Budget) -> str:
+    """What is wrong with hours that leave no time at all; empty if they leave some."""
+    governor = Governor(budget, Cost(), lambda since, until: 0.0)
+    minutes = (time(minute // 60, minute % 60) for minute in range(24 * 60))
+    return "" if any(map(governor._is_open, minutes)) else "no time of the day is left in which engines may start"
+
+
+_Hours = tuple[time, time]
+
+
+def _range(text: str) -> _Hours:
+    begin, end = (time.fromisoformat(part) for part in text.split("-"))
+    return begin, end
+
+
+def _contains(hours: _Hours, clock: time) -> bool:
+    """From the first to before the second; over midnight if that is earlier, the whole day if it is the same."""
+    begin, end = hours
+    if begin < end:
+        return begin <= clock < end
+    return clock >= begin or clock < end
+
+
+def _begin(day: date) -> float:
+    return datetime.combine(day, time()).timestamp()
