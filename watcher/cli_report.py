@@ -91,6 +91,7 @@ def _collect(config: "Config", period: "Period", wait_seconds: float | None) -> 
     from watcher import report  # noqa: PLC0415 - keep the watcher itself small
     from watcher.accounts import Accounts  # noqa: PLC0415
     from watcher.bill import Price  # noqa: PLC0415
+    from watcher.gate import governor_of  # noqa: PLC0415
     from watcher.ledger import FILE_NAME, Ledger  # noqa: PLC0415
 
     path = os.path.join(config.folders.state, FILE_NAME)
@@ -98,13 +99,14 @@ def _collect(config: "Config", period: "Period", wait_seconds: float | None) -> 
         raise EnvironmentFault(
             f"there is no ledger {display(path)}", "it comes with the first `dropscale run` or `once`"
         )
+    ledger = Ledger(config.folders.state)
     wanted = report.Settings(
         price=Price(config.cost.per_hour, config.cost.currency),
         max_seconds=config.window.max_seconds,
         max_files=config.window.max_files,
         wait_seconds=config.cost.wait_seconds if wait_seconds is None else wait_seconds,
+        governor=governor_of(config, ledger),
     )
-    ledger = Ledger(config.folders.state)
     try:
         return report.collect(Accounts(ledger), period, wanted)
     finally:

@@ -1,4 +1,7 @@
-"""What is whole and waits for a batch, or is in one: files with their hashes, and the window that gathers them."""
+"""What is whole and waits for a batch, or is in one: files with their hashes, and the windows that gather them.
+
+There are two windows: what is urgent does not wait for a batch of all else, nor for the governor.
+"""
 
 import os
 import time
@@ -29,6 +32,13 @@ class Taken(NamedTuple):
     content: "Future[Digest]"
 
 
+class Closing(NamedTuple):
+    """A window that closes, why, and whether it is the urgent one."""
+
+    reason: str
+    urgent: bool
+
+
 class _Held(NamedTuple):
     identity: Identity
     arrived_at: float
@@ -36,7 +46,7 @@ class _Held(NamedTuple):
 
 
 class Intake:
-    """The files in the window and in the running batch. For the main thread."""
+    """The files in the windows and in the running batch. For the main thread."""
 
     def __init__(self, root: str, limits: WindowLimits) -> None:
         """An empty one.
@@ -47,8 +57,9 @@ class Intake:
         """
         self._root = root
         self._most_ahead = limits.max_files
-        self._window: Window[str] = Window(
-            limits.quiet_seconds, limits.max_seconds, limits.max_files, limits.max_pixels
+        self._is_urgent = limits.is_urgent
+        self._urgent, self._ordinary = (
+            Window[str](limits.quiet_seconds, limits.max_seconds, limits.max_files, limits.max_pixels) for _ in range(2)
         )
         self._held: dict[str, _Held] = {}
         self._in_batch: set[str] = set()
@@ -56,8 +67,8 @@ class Intake:
         self._hasher = ThreadPoolExecutor(1, "hash")
 
     def __len__(self) -> int:
-        """How many wait in the window."""
-        return len(self._window)
+        """How many wait for a batch."""
+        return len(self._urgent) + len(self._ordinary)
 
     def add(self, path: str, identity: Identity, now: float) -> None:
         """A file is whole.
@@ -71,7 +82,7 @@ class Intake:
         if len(self._ahead) < self._most_ahead:
             self._hash(path)
             self._ahead.add(path)
-        self._window.add(path, _pixels(os.path.join(self._root, path)), now)
+        self._window_of(path).add(path, _pixels(os.path.join(self._root, path)), now)
 
     def holds(self, path: str, identity: Identity) -> bool:
         """Whether a file is in the window or in work; one that changed in the window is forgotten."""
@@ -81,26 +92,34 @@ class Intake:
             return False
         if self._held[path].identity.same_state(identity):
             return True
-        self._window.discard(path)
+        self._window_of(path).discard(path)
         self._forget(path)
         return False
 
     def forget_window(self) -> None:
         """The inbox is gone."""
-        for path in self._window.take_all():
+        for path in [*self._urgent.take_all(), *self._ordinary.take_all()]:
             self._forget(path)
 
-    def closing_reason(self, now: float) -> str | None:
-        """`Window.closing_reason`."""
-        return self._window.closing_reason(now)
+    def closing(self, now: float, *, urgent_only: bool) -> Closing | None:
+        """The window that closes at `now` (monotonic seconds): the urgent one first."""
+        for urgent in (True,) if urgent_only else (True, False):
+            if reason := self._window(urgent=urgent).closing_reason(now):
+                return Closing(reason, urgent)
+        return None
 
-    def closes_at(self) -> float | None:
-        """`Window.closes_at`."""
-        return self._window.closes_at()
+    def close_times(self, *, urgent_only: bool) -> list[float]:
+        """When windows close by time alone, monotonic seconds; see `Window.closes_at`."""
+        windows = [self._urgent] if urgent_only else [self._urgent, self._ordinary]
+        return [closes_at for window in windows if (closes_at := window.closes_at()) is not None]
 
-    def take(self) -> list[Taken]:
+    def waits(self, *, urgent: bool) -> bool:
+        """Whether anything does in one of the two windows."""
+        return len(self._window(urgent=urgent)) > 0
+
+    def take(self, *, urgent: bool) -> list[Taken]:
         """The files of one batch, and those of the next are hashed while it runs."""
-        paths = self._window.take()
+        paths = self._window(urgent=urgent).take()
         self.engage(paths)
         self._ahead.difference_update(paths)
         taken = [
@@ -126,6 +145,12 @@ class Intake:
     def close(self) -> None:
         """Hash no more."""
         self._hasher.shutdown(cancel_futures=True)
+
+    def _window(self, *, urgent: bool) -> Window[str]:
+        return self._urgent if urgent else self._ordinary
+
+    def _window_of(self, path: str) -> Window[str]:
+        return self._window(urgent=self._is_urgent(path))
 
     def _forget(self, path: str) -> None:
         self._held.pop(path, None)

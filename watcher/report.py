@@ -8,6 +8,7 @@ from typing import Any
 from watcher import replay
 from watcher.accounts import Accounts, Pictures
 from watcher.bill import Bill, Period, Price, bill
+from watcher.governor import Governor, Use
 from watcher.replay import Outcome
 
 
@@ -19,12 +20,14 @@ class Settings:
         price: of an hour.
         max_seconds, max_files: of windows, as they are now.
         wait_seconds: that pictures may wait on the average, for the recommendation.
+        governor: knows the budgets.
     """
 
     price: Price
     max_seconds: float
     max_files: int
     wait_seconds: float
+    governor: Governor
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Report:
     replayed_since: float | None
     outcomes: Sequence[Outcome]
     cheapest: Outcome | None
+    budgets: Sequence[Use]
     settings: Settings
 
 
@@ -57,7 +61,11 @@ def collect(accounts: Accounts, period: Period, settings: Settings) -> Report:
     cold = [outcome for outcome in outcomes if not outcome.setting.keep_warm_seconds]  # what can be set today
     best = replay.cheapest(cold, settings.wait_seconds)
     replayed_since = arrivals[0][0] if arrivals else None
-    return Report(period, accounts.pictures(period.since, end), summed, replayed_since, outcomes, best, settings)
+    pictures = accounts.pictures(period.since, end)
+    budgets = settings.governor.uses(max(end - 1, period.since))
+    if period.now >= period.until:
+        budgets = [use for use in budgets if use.name == "month"]  # its last day says nothing of the others
+    return Report(period, pictures, summed, replayed_since, outcomes, best, budgets, settings)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -88,6 +96,16 @@ def as_json(report: Report) -> dict[str, Any]:
         "always_on_cost": round(summed.always_on_cost, 4),
         "saving": round(summed.saving, 6),
         "forecast": round(summed.forecast, 4),
+        "budgets": [
+            {
+                "period": use.name,
+                "used": round(use.used, 4),
+                "limit": use.limit,
+                "unit": use.unit,
+                "share": round(use.share, 4),
+            }
+            for use in report.budgets
+        ],
         "devices": [
             {"host": host, "device": device, "seconds": round(seconds, 3)}
             for (host, device), seconds in sorted(summed.devices.items())

@@ -57,6 +57,9 @@ def _facts(report: Row) -> list[tuple[str, str]]:
         ]
         if not report["complete"]:
             facts.append(("forecast", f"{report['forecast']:.2f} {currency} for the whole period"))
+    for budget in report["budgets"]:
+        used = f"{budget['used']:.2f} of {budget['limit']:g} {budget['unit']}"
+        facts.append(("budget", f"{used} a {budget['period']}: {budget['share']:.0%} used"))
     if report["cpu_seconds"]:
         facts.append(("CPU", f"{_duration(report['cpu_seconds'])} of engines on CPUs, which are not billed"))
     if report["energy_kwh"] is not None:

@@ -70,6 +70,10 @@ class WindowLimits(msgspec.Struct, frozen=True):
     max_pixels: Count = 400_000_000
     urgent_folder: Annotated[str, Meta(pattern=r"^[^\0/\\]*$", description="the name of a folder, or empty")] = "urgent"
 
+    def is_urgent(self, path: str) -> bool:
+        """Whether a path below the inbox is one of those that go first, whatever the budget."""
+        return self.urgent_folder != "" and path.startswith(os.path.join(self.urgent_folder, ""))
+
 
 class Engine(msgspec.Struct, frozen=True):
     """The engine process; see config.yaml."""
@@ -173,5 +177,5 @@ class Config(msgspec.Struct, frozen=True):
     output: Output = Output()
     limits: Limits = Limits()
     retry: Retry = Retry()
-    cost: Cost = Cost()
     budget: Budget = Budget()
+    cost: Cost = Cost()

@@ -15,6 +15,7 @@ from watcher.batch import run_batch
 from watcher.delivery import Delivery
 from watcher.errors import LedgerError, LedgerLost
 from watcher.filesystem import Identity
+from watcher.gate import Gate
 from watcher.inbox import Inbox
 from watcher.intake import Intake, Taken
 from watcher.journal import tell, warn
@@ -64,6 +65,7 @@ class Service:
         self._delivery = Delivery(config.folders, ledger)
         self._workshop = Workshop(config, model, models_folder, ledger, self._delivery, progress, self._stopping)
         self._intake = Intake(config.folders.inbox, config.window)
+        self._gate = Gate(config, ledger)
         self.inbox = Inbox(config.folders.inbox, config.watch, self._is_engaged, lambda: self._wake.put(None))
         # SimpleQueue: its put may be called from a signal handler that interrupted its own get
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -149,8 +151,10 @@ class Service:
                 self._pause(until - now)
             for settled in self.inbox.settled(max(time.monotonic(), until)):
                 self._into_window(settled, until)
-            while len(self._intake) and not self._stops:
-                outcome += self._process(self._intake.take(), "once")
+            for urgent in (True, False):
+                while self._intake.waits(urgent=urgent) and not self._stops and (urgent or not self._is_held()):
+                    outcome += self._process(self._intake.take(urgent=urgent), "once")
+                    self._gate.refresh()
         finally:
             self._shut_down()
         return outcome
@@ -204,12 +208,16 @@ class Service:
         if due := self._waiting.moving_due(now):
             self._intake.engage(row.path for row in due)
             self._submit(lambda: self._resume(due))
-        elif closed_by := self._intake.closing_reason(now):
-            found = self._intake.take()
+        elif closing := self._intake.closing(now, urgent_only=self._is_held()):
+            found = self._intake.take(urgent=closing.urgent)
             count = len(found)
             what = "one picture" if count == 1 else f"{count} pictures"
-            tell("window", "window closed ({reason}): {what}", reason=closed_by, what=what, count=count)
-            self._submit(lambda: self._process(found, closed_by))
+            tell("window", "window closed ({reason}): {what}", reason=closing.reason, what=what, count=count)
+            self._submit(lambda: self._process(found, closing.reason))
+
+    def _is_held(self) -> bool:
+        """Whether no engine may start now for what waits and is not urgent."""
+        return self._gate.hold(time.time(), wanted=self._intake.waits(urgent=False)) is not None
 
     def _finish_job(self, now: float) -> None:
         if self._job is None or not self._job.done():
@@ -217,6 +225,7 @@ class Service:
         job, self._job = self._job, None
         paths = self._intake.disengage()
         self._stale = True
+        self._gate.refresh()
         unread, self._unread = self._unread, set()
         if isinstance(broken := job.exception(), LedgerLost):
             raise broken
@@ -256,8 +265,9 @@ class Service:
         if self.inbox.armed:
             idle = self._job is None
             due += self._waiting.times(moving=idle)
-            if idle and (closes_at := self._intake.closes_at()) is not None:
-                due.append(closes_at)
+            if idle:
+                due += self._intake.close_times(urgent_only=self._is_held())
+                due += self._gate.asks_again()
         self._pause(max(min(due) - time.monotonic(), 0))
 
     def _pause(self, seconds: float) -> None:

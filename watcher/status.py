@@ -12,6 +12,8 @@ from watcher.delivery import REASON_SUFFIX
 from watcher.errors import EnvironmentFault, LedgerError
 from watcher.filesystem import look_at
 from watcher.gpu_wait import NOTE, waiting
+from watcher.gate import governor_of, when_told
+from watcher.governor import Hold, Use
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
 from watcher.ledger import FILE_NAME, Ledger
@@ -30,6 +32,7 @@ def collect(config: Config) -> dict[str, Any]:
 
     Returns:
         running: whether a watcher holds the lock; watcher: what it noted of itself; problems: with the folders.
+        held: why no engine may start now, and until when; budgets: how much of each is used.
         waiting, working, ignored, failed: lists of {path, why, ...}, paths below the folder in question.
         totals: done, reused and failed pictures so far.
         gpu: {waiting: who holds it while a batch waits, alarm: what an engine left there}; texts, mostly empty.
@@ -42,6 +45,8 @@ def collect(config: Config) -> dict[str, Any]:
     rows: dict[str, Picture] = {}
     notes: dict[str, str] = {}
     totals = {"done": 0, "reused": 0, "failed": 0}
+    hold: Hold | None = None
+    uses: list[Use] = []
     running = instance.is_running(folders.state)
     # nothing is moved without the ledger, and no row can say so
     stuck = f"the ledger cannot be written: {lack}" if (lack := no_room(folders.state)) else ""
@@ -51,6 +56,8 @@ def collect(config: Config) -> dict[str, Any]:
                 rows = {row.path: row for row in ledger.open_rows()}
                 notes = ledger.notes()
                 counts = ledger.counts()
+                hold = governor_of(config, ledger).hold(time.time())
+                uses = governor_of(config, ledger).uses(time.time())
                 totals = {
                     "done": counts.get(State.DONE, 0),
                     "reused": ledger.reused(),
@@ -61,11 +68,13 @@ def collect(config: Config) -> dict[str, Any]:
                 raise
     gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": notes.pop(ALARM_NOTE, "")}
     notes.pop(NOTE, None)
-    queued, ignored = _inbox(config, rows, stuck, running=running)
+    queued, ignored = _inbox(config, rows, stuck, hold, running=running)
     return {
         "running": running,
         "watcher": _typed(notes),
         "problems": _problems(config),
+        "held": None if hold is None else {"why": hold.reason, "until": _time(hold.until)},
+        "budgets": [_budget(use) for use in uses],
         "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
         "gpu": gpu,
         "waiting": queued,
@@ -96,6 +105,10 @@ def describe(report: dict[str, Any]) -> list[str]:
     lines += [f"PROBLEM   {problem}" for problem in report["problems"]]
     lines += [f"PROBLEM   {alarm}" for alarm in [report["gpu"]["alarm"]] if alarm]
     lines += [f"gpu       a batch waits: {why}" for why in [report["gpu"]["waiting"]] if why]
+    lines += [f"budget    {budget['told']} ({100 * budget['share']:.0f} %)" for budget in report["budgets"]]
+    if held := report["held"]:
+        until = when_told(datetime.fromisoformat(held["until"]).timestamp())
+        lines.append(f"held      no engine starts before {until}: {held['why']}")
     for title in ("waiting", "working", "ignored", "failed"):
         lines += _section(title, report[title])
     totals = report["totals"]
@@ -112,7 +125,7 @@ def _section(title: str, entries: list[dict[str, Any]]) -> list[str]:
 
 
 def _inbox(
-    config: Config, rows: dict[str, Picture], stuck: str, *, running: bool
+    config: Config, rows: dict[str, Picture], stuck: str, hold: Hold | None, *, running: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rules = IgnoreRules(config.watch.ignore)
     waiting: list[dict[str, Any]] = []
@@ -130,18 +143,25 @@ def _inbox(
         if reason is not None:
             ignored.append({"path": display(path), "why": reason})
         elif row is None or not _is_working(row, running=running):
-            waiting.append({"path": display(path), **_why_waiting(full, row, stuck, running=running)})
+            held = None if config.window.is_urgent(path) else hold
+            waiting.append({"path": display(path), **_why_waiting(full, row, stuck, held, running=running)})
     return waiting, ignored
 
 
-def _why_waiting(full: str, row: Picture | None, stuck: str, *, running: bool) -> dict[str, Any]:
+def _why_waiting(full: str, row: Picture | None, stuck: str, hold: Hold | None, *, running: bool) -> dict[str, Any]:
     if not os.access(full, os.R_OK):
         return {"why": "this user may not read it"}
     if stuck:
         return {"why": stuck}
+    return _why_waiting_in_turn(row, hold, running=running)
+
+
+def _why_waiting_in_turn(row: Picture | None, hold: Hold | None, *, running: bool) -> dict[str, Any]:
     if row is not None and row.not_before > time.time():
         when = time.strftime("%H:%M:%S", time.localtime(row.not_before))
         return {"why": f"{row.trouble} (next try at {when})", "not_before": row.not_before, "tries": row.waits}
+    if hold is not None:
+        return {"why": f"held until {when_told(hold.until)}: {hold.reason}", "not_before": hold.until}
     if row is not None and row.trouble:
         return {"why": f"{row.trouble} (next try: as soon as a watcher looks)", "tries": row.waits}
     if not running:
@@ -173,8 +193,24 @@ def _typed(notes: dict[str, str]) -> dict[str, Any]:
     for key in {"pid", "events_missed"} & notes.keys():
         typed[key] = int(notes[key])
     for key in {"started_at", "last_reconcile", "folders_read"} & notes.keys():
-        typed[key] = datetime.fromtimestamp(float(notes[key]), UTC).isoformat(timespec="milliseconds")
+        typed[key] = _time(float(notes[key]))
     return typed
+
+
+def _budget(use: Use) -> dict[str, Any]:
+    return {
+        "period": use.name,
+        "used": round(use.used, 4),
+        "limit": use.limit,
+        "unit": use.unit,
+        "share": round(use.share, 4),
+        "until": _time(use.until),
+        "told": str(use),
+    }
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def _problems(config: Config) -> list[str]:
