@@ -11,9 +11,9 @@ from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
 from watcher.errors import EnvironmentFault, LedgerError
 from watcher.filesystem import look_at
-from watcher.gpu_wait import NOTE, waiting
 from watcher.gate import governor_of, when_told
 from watcher.governor import Hold, Use
+from watcher.gpu_wait import NOTE, waiting
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
 from watcher.ledger import FILE_NAME, Ledger
