@@ -31,7 +31,8 @@ slow: $(VENV)/test.ready
 	$(BIN)/pytest -n 4 -m slow $(TESTS)
 
 bench: $(VENV)/test.ready
-	$(BIN)/python benchmarks/watcher.py
+	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/workload.py $(if $(BENCH_PHOTOS),--photos '$(BENCH_PHOTOS)')
 	$(BIN)/python benchmarks/engine.py $(if $(BENCH_PHOTOS),--photos '$(BENCH_PHOTOS)')
 
 clean:

@@ -1,4 +1,4 @@
-"""The watcher at rest: what it costs while nobody drops anything (its share of a core: benchmarks/watcher.py)."""
+"""The watcher at rest: what it costs while nobody drops anything (its share of a core: benchmarks/watching.py)."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What the watcher costs: at rest, per file of a large drop, from a settled picture to the engine, and in the long run.
 
-    python benchmarks/watcher.py [rest] [drop] [latency] [soak]
+    python benchmarks/watching.py [rest] [drop] [latency] [soak]
 
 The engine is the tests' stub, a real child process that copies instead of upscaling, so that only the watcher is
 measured. Linux only: figures come from /proc. Prints Markdown tables for docs/benchmarks.md.
