@@ -164,7 +164,7 @@ def test_an_inbox_without_events_is_polled(shares: Shares, far_side: Path) -> No
         (far_side / "sub").mkdir()
         (far_side / "sub" / "a.png").write_bytes(b"from another machine")
         wait_until(lambda: "sub/a.png" in shares.site.names(shares.site.archive), "the poll to find it", 15)
-        assert not any(path.suffix == ".png" for path in below(far_side)), "the original moved"
+        wait_until(lambda: not any(path.suffix == ".png" for path in below(far_side)), "the original to move")
     finally:
         assert running.stop() == 0
         shares.unmount(shares.site.inbox)

@@ -23,7 +23,13 @@ def hasty(make_site: Callable[..., Site]) -> Site:
 
 
 def lose_state(site: Site) -> None:
-    shutil.rmtree(site.state)
+    """However often a watcher at work puts another file there meanwhile."""
+
+    def is_gone() -> bool:
+        shutil.rmtree(site.state, ignore_errors=True)
+        return not site.state.exists()
+
+    wait_until(is_gone, "the state folder to be gone")
 
 
 def lose_file(site: Site) -> None:
