@@ -41,6 +41,7 @@ def run_batch(
     gpu_wait = GpuWait(workshop.config.engine, workshop.ledger, workshop.stopping)
     batch = _Batch(workshop, workshop.ledger.open_batch(closed_by, len(found)), gpu_wait)
     workshop.progress.begin(len(found))
+    began = time.monotonic()
     try:
         claimed = batch.claim(found, arrived)
         new = batch.reuse(claimed)
@@ -50,6 +51,7 @@ def run_batch(
     finally:
         batch.settle()
         workshop.progress.end()
+    batch.outcome.tell_end(batch.id, time.monotonic() - began)
     return batch.outcome
 
 
@@ -260,7 +262,7 @@ class _Batch:
                 raise FileNotFoundError(2, "the staged result is not what the engine wrote", staged.path)
             seconds = done.decode_seconds + done.upscale_seconds + done.encode_seconds
             how = f"{done.width} x {done.height}, {seconds:.1f} s" + (f"; {done.note}" if done.note else "")
-            self._deliver_with_twins(picture, staged, how, reused=False)
+            self._deliver_with_twins(picture, staged, how, reused=False, seconds=seconds)
         except OSError as error:
             self._wait(self._with_twins([picture]), told(error))
 
@@ -311,7 +313,9 @@ class _Batch:
 
     # The ends of a picture
 
-    def _deliver_with_twins(self, picture: Picture, staged: Staged, how: str, *, reused: bool) -> None:
+    def _deliver_with_twins(
+        self, picture: Picture, staged: Staged, how: str, *, reused: bool, seconds: float = 0.0
+    ) -> None:
         """Deliver a result to every name of its content; the copies are made while the result cannot be taken."""
         delivery = self.workshop.delivery
         copies = [(picture, staged)]
@@ -339,6 +343,7 @@ class _Batch:
                 result=display(target),
                 how=how if twin.id == picture.id else f"same content as {display(picture.path)}",
                 reused=again,
+                seconds=0.0 if again else seconds,
             )
 
     def _doubt(self, picture: Picture, reason: str) -> None:

@@ -13,6 +13,11 @@ from typing import NamedTuple
 _CPU = "cpu"
 
 
+def is_billed(device: str) -> bool:
+    """Whether a device is paid for by the hour; a CPU is there anyway."""
+    return device.partition(":")[0] != _CPU
+
+
 class EngineRun(NamedTuple):
     """One engine process, as the ledger has it. Times are Unix time.
 
@@ -49,7 +54,7 @@ class EngineRun(NamedTuple):
     @property
     def is_billed(self) -> bool:
         """Whether it held what an hour is paid for; a CPU is there anyway."""
-        return self.device.partition(":")[0] != _CPU
+        return is_billed(self.device)
 
 
 class Price(NamedTuple):
@@ -193,7 +198,7 @@ class Bill:
     @property
     def billed_devices(self) -> int:
         """How many different ones were held."""
-        return sum(device.partition(":")[0] != _CPU for _, device in self.devices)
+        return sum(is_billed(device) for _, device in self.devices)
 
     @property
     def saving(self) -> float:

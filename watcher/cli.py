@@ -1,6 +1,7 @@
 """The command line: the only place that prints or exits."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,8 @@ import msgspec
 
 from sr_engine import models
 from sr_engine.errors import ModelError
-from watcher import __version__, config, failed, instance, rebuild
+from watcher import __version__, config, failed, instance, outside, rebuild
+from watcher.cli_health import health_command
 from watcher.cli_models import model_commands
 from watcher.cli_report import report_command
 from watcher.delivery import Delivery
@@ -179,7 +181,8 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     with _sole_watcher(settings) as ledger:
         service = _service(settings, ledger, progress)
         Signals().attach(service)
-        outcome = service.once()
+        with outside.attended(settings, ledger, service.vitals):
+            outcome = service.once()
     return _exit_code(outcome)
 
 
@@ -299,6 +302,7 @@ def _load_if_any(config_path: str | None) -> Config:
 
 
 commands.add_command(model_commands(_load_if_any, _config_option))
+commands.add_command(health_command(lambda path: _load(path)[1], _config_option))
 commands.add_command(report_command(lambda path: _load(path)[1], _config_option))
 
 
@@ -333,7 +337,11 @@ def _watch(settings: Config, ledger: Ledger, progress: Progress, signals: Signal
     )
     if client := sync_client_hint(settings.folders.inbox):
         warn("synced", "{advice}", advice=sync_warning(client))
-    return service.run()
+    with outside.attended(settings, ledger, service.vitals):
+        ended = service.run()
+        if ended is Ended.STOPPED:
+            tell("stopped", "the watcher has stopped", level=logging.DEBUG)
+    return ended
 
 
 def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
@@ -345,6 +353,7 @@ def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
         if new.folders.state != old.folders.state:
             raise ConfigError("folders.state cannot change while the watcher runs", "start it again")
         check_mounts(new.folders, ledger)
+        outside.check(new)
     except DropscaleError as error:
         warn("reload", "the config stays as it was: {problem}", problem=error.message)
         return old

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 import yaml
@@ -17,6 +17,9 @@ from watcher.sections import Config, Folders
 ENV_PREFIX = "DROPSCALE_"
 ENV_CONFIG = "DROPSCALE_CONFIG"
 DEFAULT_NAME = "config.yaml"
+
+_SECRET = {"url", "headers"}  # of hooks: what is written there is not repeated
+_SECRET_VARIABLE = ENV_PREFIX + "ON_EVENT"
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
@@ -58,6 +61,9 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
         problems.append(("watch.ignore", str(error)))
     if not problems and (problem := contradiction(config.budget)):
         problems.append(("budget.only_between", problem))
+    for number, hook in enumerate(config.on_event):
+        if not problems and (fault := hook.fault()):
+            problems.append((f"on_event.{number}", fault))
     if problems:
         told = [f"{_origin(key, path, variables)}: {key}: {problem}" for key, problem in problems]
         raise ConfigError("\n".join(told), "see the comments in config.yaml; `dropscale init` writes a fresh one")
@@ -66,9 +72,14 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
     if engine.models_folder:
         models_folder = os.path.join(base, os.path.expanduser(engine.models_folder))
         engine = msgspec.structs.replace(engine, models_folder=models_folder)
+    metrics = config.metrics
+    if metrics.textfile:
+        textfile = os.path.join(base, os.path.expanduser(metrics.textfile))
+        metrics = msgspec.structs.replace(metrics, textfile=textfile)
     if engine.model == models.AUTO:
         engine = msgspec.structs.replace(engine, model=models.default_name(engine.runtime, engine.device))
-    config = msgspec.structs.replace(config, folders=_absolute(config.folders, base), engine=engine)
+    folders = _absolute(config.folders, base)
+    config = msgspec.structs.replace(config, folders=folders, engine=engine, metrics=metrics)
     _refuse_overlap(config.folders, path)
     return config
 
@@ -136,7 +147,8 @@ def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str
         try:
             value = yaml.safe_load(environ[variable]) if environ[variable] else ""
         except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"environment variable {variable}={environ[variable]!r} is not YAML") from error
+            shown = "" if variable == _SECRET_VARIABLE else f"={environ[variable]!r}"
+            raise ConfigError(f"environment variable {variable}{shown} is not YAML") from error
         branch: Any = tree
         for key in parents:
             if not isinstance(branch, dict):
@@ -172,11 +184,34 @@ def _build(kind: type[T], tree: Any, path: str, problems: list[tuple[str, str]])
         if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
             values[key] = _build(wanted, value, where, problems)
             continue
+        if (element := _element(wanted)) is not None:
+            values[key] = _build_list(element, value, where, problems)
+            continue
         try:
             values[key] = msgspec.convert(value, wanted)
         except msgspec.ValidationError:
-            problems.append((where, f"{_shown(value)} is not allowed; expected {_allowed(wanted)}"))
+            shown = "what is there" if key in _SECRET else _shown(value)
+            problems.append((where, f"{shown} is not allowed; expected {_allowed(wanted)}"))
     return kind(**values)
+
+
+def _element(wanted: Any) -> type[msgspec.Struct] | None:
+    """The section that a list is made of, or None."""
+    element = next(iter(get_args(wanted)), None) if get_origin(wanted) is tuple else None
+    return element if isinstance(element, type) and issubclass(element, msgspec.Struct) else None
+
+
+def _build_list(kind: type[T], value: Any, path: str, problems: list[tuple[str, str]]) -> tuple[T, ...]:
+    if not isinstance(value, list):
+        problems.append((path, "what is there is not allowed; expected a list of sections"))
+        return ()
+    built = []
+    for number, item in enumerate(value):
+        if isinstance(item, dict):
+            built.append(_build(kind, item, f"{path}.{number}", problems))
+        else:
+            problems.append((f"{path}.{number}", "what is there is not allowed; expected a section with keys"))
+    return tuple(built)
 
 
 def _allowed(wanted: Any) -> str:

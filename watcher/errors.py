@@ -13,6 +13,7 @@ DropscaleError
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
+EXIT_UNHEALTHY = 1  # of `dropscale health`
 
 
 class DropscaleError(Exception):

@@ -229,6 +229,10 @@ class Inbox:
         """How many files are being watched until they are whole."""
         return len(self._settling)
 
+    def unsettled_since(self) -> float | None:
+        """Since when the first of those is watched, monotonic seconds, or None."""
+        return self._settling.oldest_since()
+
     def next_due(self) -> float:
         """When the next of all this has something to do."""
         times = [self._next_root_check]

@@ -70,6 +70,11 @@ class Intake:
         """How many wait for a batch."""
         return len(self._urgent) + len(self._ordinary)
 
+    def waiting_since(self) -> float | None:
+        """When the first that waits in the window was whole, Unix time, or None."""
+        waiting = (held.arrived_at for path, held in self._held.items() if path not in self._in_batch)
+        return next(waiting, None)
+
     def add(self, path: str, identity: Identity, now: float) -> None:
         """A file is whole.
 

@@ -1,13 +1,30 @@
 """What dropscale says while it works: one event, one line, plain or JSON, through `logging`."""
 
+import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 logger = logging.getLogger("dropscale")
+
+# Called with the event's name, its text as a format string, and its fields, on the thread that tells it.
+Listener = Callable[[str, str, Mapping[str, Any]], None]
+_listeners: tuple[Listener, ...] = ()
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let somebody hear every event, those below the log's level, too. It must not take long, nor tell anything."""
+    global _listeners  # noqa: PLW0603 - as the logger, one for the process
+    _listeners = (*_listeners, listener)
+    try:
+        yield
+    finally:
+        _listeners = tuple(other for other in _listeners if other is not listener)
 
 
 def tell(event: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
@@ -21,6 +38,11 @@ def tell(event: str, text: str, *, level: int = logging.INFO, **fields: Any) -> 
     """
     if logger.isEnabledFor(level):
         logger.log(level, text.format(**fields), extra={"event": event, "fields": fields})
+    for listener in _listeners:
+        try:
+            listener(event, text, fields)
+        except Exception as error:  # who listens must not disturb the work
+            logger.warning("a listener failed on %s: %s: %s", event, type(error).__name__, error)
 
 
 def warn(event: str, text: str, **fields: Any) -> None:

@@ -1,8 +1,10 @@
 """The tables of the ledger, version by version."""
 
+import os
 import re
 import sqlite3
 import time
+import urllib.parse
 
 from watcher.errors import LedgerError, LedgerLost
 
@@ -111,6 +113,16 @@ def connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def connect_to_read(path: str, patience_seconds: float) -> sqlite3.Connection:
+    """Open a ledger as it is, for one look: nothing is created, changed or waited for longer than that.
+
+    Raises:
+        sqlite3.Error: it is not there, or cannot be opened.
+    """
+    address = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
+    return sqlite3.connect(address, uri=True, timeout=patience_seconds, isolation_level=None)
 
 
 def _prepare(connection: sqlite3.Connection, path: str) -> None:

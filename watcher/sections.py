@@ -1,7 +1,7 @@
 """The sections of config.yaml as types: keys, defaults, what is allowed. config.yaml says what each is for."""
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -167,6 +167,55 @@ class Budget(msgspec.Struct, frozen=True):
     quiet_hours: Annotated[tuple[Hours, ...], Meta(description="a list of hours, such as [09:00-17:30]")] = ()
 
 
+class Metrics(msgspec.Struct, frozen=True):
+    """Figures for Prometheus; see config.yaml."""
+
+    textfile: Annotated[Text, Meta(description="a path, or empty")] = ""
+    textfile_seconds: Annotated[float, Meta(ge=1, le=_LONGEST, description="a number of seconds, 1 or more")] = 60
+    port: Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")] = 0
+    address: Annotated[
+        str, Meta(pattern=r"^[0-9a-fA-F.:]+\Z", description="an IP address such as 127.0.0.1, ::1 or 0.0.0.0")
+    ] = "127.0.0.1"
+
+
+HookEvent = Literal[
+    "started", "stopped", "done", "failed", "waiting", "batch", "budget", "engine_trouble", "inbox_gone", "inbox_back"
+]
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A command or an address to call on events; see config.yaml and docs/operation.md."""
+
+    events: Annotated[
+        tuple[HookEvent, ...],
+        Meta(min_length=1, description=f"a list of some of {', '.join(get_args(HookEvent))}"),
+    ] = ()
+    command: Annotated[tuple[Text, ...], Meta(description="a list: the program and its arguments")] = ()
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^\s/?#@]+([/?#][^\s]*)?)?\Z",
+            description="an http or https address, without user and password: those go into headers",
+        ),
+    ] = ""
+    headers: Annotated[
+        dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+\Z")], Annotated[str, Meta(pattern=r"^[ -~]*\Z")]],
+        Meta(description="names with texts, in printable ASCII"),
+    ] = {}
+    timeout_seconds: Annotated[
+        float, Meta(gt=0, le=3600, description="a number of seconds greater than 0, 3600 at most")
+    ] = 10
+    attempts: Annotated[int, Meta(ge=1, le=20, description="a whole number from 1 to 20")] = 3
+
+    def fault(self) -> str:
+        """What is wrong with it as a whole; empty if nothing is."""
+        if not self.events:
+            return "events is missing: on which of them it is called"
+        if bool(self.command) == bool(self.url):
+            return "one of command and url is needed, and only one"
+        return "headers belong to a url" if self.headers and self.command else ""
+
+
 class Config(msgspec.Struct, frozen=True):
     """Everything a user can set."""
 
@@ -179,3 +228,5 @@ class Config(msgspec.Struct, frozen=True):
     retry: Retry = Retry()
     budget: Budget = Budget()
     cost: Cost = Cost()
+    metrics: Metrics = Metrics()
+    on_event: tuple[Hook, ...] = ()

@@ -26,6 +26,7 @@ from watcher.progress import Progress
 from watcher.rows import MOVING, Picture, State
 from watcher.sections import Config
 from watcher.settling import Settled
+from watcher.vitals import Vitals
 from watcher.waiting import Waiting
 from watcher.workshop import Outcome, Workshop
 
@@ -64,6 +65,7 @@ class Service:
         self._ledger = ledger
         self._delivery = Delivery(config.folders, ledger)
         self._workshop = Workshop(config, model, models_folder, ledger, self._delivery, progress, self._stopping)
+        self.vitals = Vitals(config.folders.state)
         self._intake = Intake(config.folders.inbox, config.window)
         self._gate = Gate(config, ledger)
         self.inbox = Inbox(config.folders.inbox, config.watch, self._is_engaged, lambda: self._wake.put(None))
@@ -107,6 +109,7 @@ class Service:
             OSError: the inbox is not there at the start.
         """
         memory.limit_arenas()
+        self.vitals.beat()
         try:
             self._recover()
             self.inbox.arm(time.monotonic())
@@ -162,6 +165,7 @@ class Service:
     # Steps of the loop
 
     def _step(self, now: float) -> None:
+        self.vitals.beat()
         self._ledger.check()
         if self._reload:
             self._reload = False
@@ -347,13 +351,18 @@ class Service:
 
     def _is_engaged(self, path: str, identity: Identity) -> bool:
         """Whether a file is in the window, in work, on its way or has to wait: then it is not admitted."""
+        self.vitals.beat()  # a look through a large inbox on a slow share may take minutes
         if self._intake.holds(path, identity):
             return True
         return self._waiting.holds(path, identity)
 
     def _note_health(self) -> None:
         """Tell `status` how the watching goes, when something of it changed."""
-        inbox = self.inbox
+        inbox, vitals = self.inbox, self.vitals
+        vitals.watching, vitals.last_reconcile = inbox.armed, inbox.last_reconcile
+        vitals.events_missed = inbox.events_missed
+        vitals.waiting = inbox.unsettled() + len(self._intake) + len(self._waiting)
+        vitals.waiting_since = self._waiting_since()
         self._mounts = mounted_now(self._config.folders, self._mounts)  # a share may come later than the watcher
         health = {
             **self._mounts,
@@ -365,3 +374,9 @@ class Service:
         if health != self._noted:
             self._ledger.note(**health)
             self._noted = health
+
+    def _waiting_since(self) -> float | None:
+        """When the first picture came that no batch has taken and that the ledger does not know, Unix time."""
+        settling = self.inbox.unsettled_since()
+        times = [self._intake.waiting_since(), settling and time.time() - time.monotonic() + settling]
+        return min((moment for moment in times if moment is not None), default=None)

@@ -72,6 +72,11 @@ class Settling:
         """When `look` has something to do, or None."""
         return self._looks[0][0] if self._looks else None
 
+    def oldest_since(self) -> float | None:
+        """Since when the first of them looks as it does, monotonic seconds, or None."""
+        first = next(iter(self._entries.values()), None)
+        return None if first is None else first.since
+
     def look(self, now: float) -> Iterator[Settled]:
         """Look again at every file whose time has come, and yield those that are whole."""
         while self._looks and self._looks[0][0] <= now:

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from watcher import instance
+from watcher import instance, recent
 from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
 from watcher.errors import EnvironmentFault, LedgerError
@@ -36,6 +36,8 @@ def collect(config: Config) -> dict[str, Any]:
         waiting, working, ignored, failed: lists of {path, why, ...}, paths below the folder in question.
         totals: done, reused and failed pictures so far.
         gpu: {waiting: who holds it while a batch waits, alarm: what an engine left there}; texts, mostly empty.
+        queue: how many wait and are in work; how long the oldest has waited, in seconds, None where none waits.
+        engine: state ("off", "starting", "working") and since when; last_batch: None before the first.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -47,6 +49,8 @@ def collect(config: Config) -> dict[str, Any]:
     totals = {"done": 0, "reused": 0, "failed": 0}
     hold: Hold | None = None
     uses: list[Use] = []
+    last_batch: dict[str, Any] | None = None
+    arrivals: dict[str, float] = {}
     running = instance.is_running(folders.state)
     # nothing is moved without the ledger, and no row can say so
     stuck = f"the ledger cannot be written: {lack}" if (lack := no_room(folders.state)) else ""
@@ -58,6 +62,8 @@ def collect(config: Config) -> dict[str, Any]:
                 counts = ledger.counts()
                 hold = governor_of(config, ledger).hold(time.time())
                 uses = governor_of(config, ledger).uses(time.time())
+                last_batch = recent.last_batch(ledger)
+                arrivals = recent.arrivals(ledger)
                 totals = {
                     "done": counts.get(State.DONE, 0),
                     "reused": ledger.reused(),
@@ -68,7 +74,8 @@ def collect(config: Config) -> dict[str, Any]:
                 raise
     gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": notes.pop(ALARM_NOTE, "")}
     notes.pop(NOTE, None)
-    queued, ignored = _inbox(config, rows, stuck, hold, running=running)
+    queued, ignored = _inbox(config, rows, stuck, hold, arrivals, running=running)
+    working = [_working(row, stuck, running=running) for row in rows.values() if _is_working(row, running=running)]
     return {
         "running": running,
         "watcher": _typed(notes),
@@ -78,12 +85,17 @@ def collect(config: Config) -> dict[str, Any]:
         "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
         "gpu": gpu,
         "waiting": queued,
-        "working": [
-            _working(row, stuck, running=running) for row in rows.values() if _is_working(row, running=running)
-        ],
+        "working": working,
         "ignored": ignored,
         "failed": _failed(folders.failed),
         "totals": totals,
+        "queue": {
+            "waiting": len(queued),
+            "working": len(working),
+            "oldest_waiting_seconds": max((entry["age_seconds"] for entry in queued), default=None),
+        },
+        "engine": recent.engine(notes, running=running),
+        "last_batch": last_batch,
     }
 
 
@@ -102,6 +114,8 @@ def describe(report: dict[str, Any]) -> list[str]:
             lines.append(f"          events missed: {notes['events_missed']}")
     else:
         lines.append("watcher   not running")
+    if report["engine"]["state"] != "off":
+        lines.append(f"engine    {report['engine']['state']}")
     lines += [f"PROBLEM   {problem}" for problem in report["problems"]]
     lines += [f"PROBLEM   {alarm}" for alarm in [report["gpu"]["alarm"]] if alarm]
     lines += [f"gpu       a batch waits: {why}" for why in [report["gpu"]["waiting"]] if why]
@@ -112,6 +126,8 @@ def describe(report: dict[str, Any]) -> list[str]:
     for title in ("waiting", "working", "ignored", "failed"):
         lines += _section(title, report[title])
     totals = report["totals"]
+    if batch := report["last_batch"]:
+        lines.append(recent.describe(batch))
     lines.append(f"so far    {totals['done']} done, {totals['reused']} of them from an earlier result")
     return lines
 
@@ -125,11 +141,18 @@ def _section(title: str, entries: list[dict[str, Any]]) -> list[str]:
 
 
 def _inbox(
-    config: Config, rows: dict[str, Picture], stuck: str, hold: Hold | None, *, running: bool
+    config: Config,
+    rows: dict[str, Picture],
+    stuck: str,
+    hold: Hold | None,
+    arrivals: dict[str, float],
+    *,
+    running: bool,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rules = IgnoreRules(config.watch.ignore)
     waiting: list[dict[str, Any]] = []
     ignored: list[dict[str, Any]] = []
+    now = time.time()
 
     def unlisted(folder: str, error: OSError) -> None:
         ignored.append({"path": display(folder or os.curdir), "why": f"cannot be read ({error.strerror})"})
@@ -138,13 +161,17 @@ def _inbox(
         full = os.path.join(config.folders.inbox, path)
         row = rows.get(path)
         reason = rules.reason(path)
-        if reason is None and look_at(full) is None and os.path.lexists(full):
+        identity = look_at(full) if reason is None else None
+        if reason is None and identity is None and os.path.lexists(full):
             reason = "not a regular file (a link, a pipe or the like)"
         if reason is not None:
             ignored.append({"path": display(path), "why": reason})
         elif row is None or not _is_working(row, running=running):
             held = None if config.window.is_urgent(path) else hold
-            waiting.append({"path": display(path), **_why_waiting(full, row, stuck, held, running=running)})
+            # the time of the change of its name or owner: a copy may keep the other one
+            since = arrivals.get(path, identity.ctime_ns / 1e9 if identity is not None else now)
+            why = _why_waiting(full, row, stuck, held, running=running)
+            waiting.append({"path": display(path), **why, "age_seconds": round(max(now - since, 0), 3)})
     return waiting, ignored
 
 
@@ -189,7 +216,7 @@ def _working(row: Picture, stuck: str, *, running: bool) -> dict[str, Any]:
 
 def _typed(notes: dict[str, str]) -> dict[str, Any]:
     """The watcher's notes as JSON has them: numbers as numbers, times as RFC 3339."""
-    typed: dict[str, Any] = dict(notes)
+    typed: dict[str, Any] = {key: value for key, value in notes.items() if key not in recent.ENGINE_NOTES}
     for key in {"pid", "events_missed"} & notes.keys():
         typed[key] = int(notes[key])
     for key in {"started_at", "last_reconcile", "folders_read"} & notes.keys():

@@ -56,6 +56,10 @@ class Waiting:
         """The file is fine: its next deferral is the first again."""
         self._deferrals.pop(path, None)
 
+    def __len__(self) -> int:
+        """How many wait for their time."""
+        return len(self._until)
+
     def holds(self, path: str, identity: Identity) -> bool:
         """Whether the file, as it is now, has to wait or is on its way."""
         waiting = self._files.get(path)

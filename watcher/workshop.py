@@ -1,6 +1,7 @@
 """What every batch works with, and what it reports."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import msgspec
 
 from sr_engine.models import Model
 from watcher.delivery import Delivery
+from watcher.journal import tell
 from watcher.ledger import Ledger
 from watcher.progress import Progress
 from watcher.rows import Picture
@@ -32,6 +34,20 @@ class Outcome:
         self.waiting += other.waiting
         self.trouble = other.trouble or self.trouble
         return self
+
+    def tell_end(self, batch: int, seconds: float) -> None:
+        """Say what became of a window, to those that listen: the log has told of each picture."""
+        tell(
+            "batch",
+            "the batch took {seconds:.1f} s: {delivered} delivered, {failed} failed, {waiting} waiting",
+            level=logging.DEBUG,
+            batch=batch,
+            seconds=seconds,
+            delivered=self.delivered,
+            reused=self.reused,
+            failed=self.failed,
+            waiting=self.waiting,
+        )
 
 
 @dataclass(frozen=True)

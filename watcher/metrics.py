@@ -1,0 +1,228 @@
+"""Figures for Prometheus: over HTTP, or as a file for node_exporter.
+
+Sums come from the ledger at the moment they are asked for, so they survive restarts. Names and units follow
+https://prometheus.io/docs/practices/naming/.
+"""
+
+import contextlib
+import socket
+import socketserver
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from watcher import __version__
+from watcher.bill import Price, is_billed
+from watcher.errors import ConfigError, EnvironmentFault
+from watcher.journal import tell, warn
+from watcher.schema import connect_to_read
+from watcher.sections import Config
+from watcher.vitals import Vitals
+
+try:
+    from prometheus_client import CollectorRegistry, MetricsHandler, write_to_textfile
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError:
+    CollectorRegistry = None  # type: ignore[assignment, misc]
+    Collector = object  # type: ignore[assignment, misc]
+
+_PHASES = ("spawn", "load", "compute", "idle", "exit")  # in the order of _ENGINES
+_PATIENCE_SECONDS = 2.0
+_SILENCE_SECONDS = 10.0  # a client that asks for nothing is sent away
+
+_PICTURES = (
+    "SELECT CASE WHEN state = 'done' THEN CASE WHEN reused THEN 'reused' ELSE 'delivered' END ELSE 'failed' END, n"
+    " FROM (SELECT state, reused, COUNT(*) AS n FROM pictures WHERE state IN ('done', 'failed') GROUP BY 1, 2)"
+    # a counter must not go back when a failed picture is tried again
+    " UNION ALL SELECT 'failed', COUNT(*) FROM pictures WHERE state = 'withdrawn' AND reason = 'put back by retry'"
+)
+_WAITING_SINCE = "SELECT MIN(COALESCE(arrived_at, created_at)) FROM pictures WHERE state = 'waiting'"
+_ENGINES = (
+    "SELECT COALESCE(device, ''), COUNT(*), SUM(exit_code IS NOT 0), SUM(exited_at - COALESCE(held_from, spawned_at)),"
+    " SUM(energy_joules), SUM(spawn_seconds), SUM(load_seconds), SUM(compute_seconds), SUM(idle_seconds),"
+    " SUM(exit_seconds)"
+    " FROM engine_runs WHERE exited_at IS NOT NULL GROUP BY 1"
+)
+
+
+def require() -> None:
+    """See that the library is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if CollectorRegistry is None:
+        raise ConfigError(
+            "metrics: the library prometheus-client is not installed",
+            "pip install 'dropscale[metrics]', or set metrics.port to 0 and metrics.textfile to nothing",
+        )
+
+
+@contextlib.contextmanager
+def serving(config: Config, ledger_path: str, vitals: Vitals) -> Iterator[None]:
+    """Offer the figures as the config says.
+
+    Raises:
+        ConfigError: the library is missing.
+        EnvironmentFault: the port cannot be had.
+    """
+    require()
+    metrics = config.metrics
+    registry = CollectorRegistry()
+    registry.register(_Figures(ledger_path, Price(config.cost.per_hour, config.cost.currency), vitals))
+    with contextlib.ExitStack() as stack:
+        if metrics.port:
+            stack.enter_context(_served(metrics.address, metrics.port, registry))
+        if metrics.textfile:
+            stack.enter_context(_written(metrics.textfile, metrics.textfile_seconds, registry))
+        try:
+            yield
+        finally:
+            vitals.watching = False  # for the last file
+
+
+class _Figures(Collector):
+    """Collects everything at the time of a scrape, on any thread."""
+
+    def __init__(self, ledger_path: str, price: Price, vitals: Vitals) -> None:
+        self._path = ledger_path
+        self._price = price
+        self._vitals = vitals
+
+    def collect(self) -> Iterator["Metric"]:
+        """All figures; those of the ledger only if it can be read."""
+        vitals = self._vitals
+        yield InfoMetricFamily("dropscale_build", "The program.", value={"version": __version__})
+        yield _gauge("watching", "1 while the inbox is there and watched.", vitals.watching)
+        yield _gauge("engine_running", "1 while there is an engine process.", vitals.engine != "off")
+        yield _gauge("waiting_pictures", "Pictures in the inbox that no batch has taken yet.", vitals.waiting)
+        missed = "Pictures since the start that a scan found and no event had announced."
+        yield CounterMetricFamily("dropscale_events_missed", missed, value=vitals.events_missed)
+        when = "When the whole inbox was looked through last, Unix time; 0: not yet."
+        yield _gauge("last_reconcile_timestamp_seconds", when, vitals.last_reconcile)
+        try:
+            with contextlib.closing(connect_to_read(self._path, _PATIENCE_SECONDS)) as connection:
+                sums = list(self._sums(connection))
+        except sqlite3.Error:
+            sums = []
+        yield _gauge("ledger_readable", "1 if the ledger could be read for this.", bool(sums))
+        yield from sums
+
+    def _sums(self, connection: sqlite3.Connection) -> Iterator["Metric"]:
+        pictures = CounterMetricFamily("dropscale_pictures", "Pictures that came to an end.", labels=["result"])
+        counts = dict.fromkeys(("delivered", "reused", "failed"), 0)
+        for result, count in connection.execute(_PICTURES):
+            counts[result] += count
+        for result, count in counts.items():
+            pictures.add_metric([result], count)
+        yield pictures
+
+        (since,) = connection.execute(_WAITING_SINCE).fetchone()
+        times = [moment for moment in (since, self._vitals.waiting_since) if moment is not None]
+        age = max(time.time() - min(times), 0) if times else 0
+        yield _gauge("oldest_waiting_seconds", "How long the oldest of the waiting pictures has waited.", age)
+
+        ((batches,),) = connection.execute("SELECT COUNT(*) FROM batches WHERE finished_at IS NOT NULL")
+        yield CounterMetricFamily("dropscale_batches", "Windows that were worked through.", value=batches)
+        yield from self._engines(connection.execute(_ENGINES).fetchall())
+
+    def _engines(self, rows: list[tuple[Any, ...]]) -> Iterator["Metric"]:
+        runs = CounterMetricFamily("dropscale_engine_runs", "Engine processes that have ended.", labels=["device"])
+        bad = CounterMetricFamily(
+            "dropscale_engine_runs_failed", "Those that did not end with code 0.", labels=["device"]
+        )
+        held = CounterMetricFamily(
+            "dropscale_engine_held_seconds", "How long ended engines held their device.", labels=["device"]
+        )
+        phases = CounterMetricFamily(
+            "dropscale_engine_seconds", "What ended engines spent their time on.", labels=["device", "phase"]
+        )
+        energy = CounterMetricFamily(
+            "dropscale_engine_energy_joules", "What devices took meanwhile, where it was measured.", labels=["device"]
+        )
+        cost = 0.0
+        for device, count, failed, held_seconds, joules, *seconds in rows:
+            name = [device or "unknown"]
+            runs.add_metric(name, count)
+            bad.add_metric(name, failed)
+            held.add_metric(name, held_seconds)
+            if joules is not None:
+                energy.add_metric(name, joules)
+            for phase, spent in zip(_PHASES, seconds, strict=True):
+                phases.add_metric([*name, phase], spent or 0.0)
+            cost += self._price.of(held_seconds) if is_billed(device) else 0.0
+        yield from (runs, bad, held, phases, energy)
+        money = CounterMetricFamily("dropscale_cost", "Held seconds at cost.per_hour.", labels=["currency"])
+        money.add_metric([self._price.currency], cost)
+        yield money
+
+
+def _gauge(name: str, text: str, value: float) -> "Metric":
+    return GaugeMetricFamily(f"dropscale_{name}", text, value=float(value))
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """As http.server's, which asks the name service for its own name first, and prints tracebacks of clients."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client went away."""
+
+
+@contextlib.contextmanager
+def _served(address: str, port: int, registry: "CollectorRegistry") -> Iterator[None]:
+    handler = type("_Handler", (MetricsHandler.factory(registry),), {"timeout": _SILENCE_SECONDS})
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = type("_Server", (_Server,), {"address_family": family})
+    try:
+        server = kind((address, port), handler)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise EnvironmentFault(
+            f"metrics.port: cannot listen on port {port} of {address}: {why}", "choose another port or address"
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, args=(1.0,), name="metrics", daemon=True)
+    thread.start()
+    shown = f"[{address}]" if ":" in address else address
+    tell("metrics", "metrics at http://{address}:{port}/metrics", address=shown, port=port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def _written(path: str, seconds: float, registry: "CollectorRegistry") -> Iterator[None]:
+    over = threading.Event()
+    told = ""
+
+    def write() -> None:
+        nonlocal told
+        try:
+            write_to_textfile(path, registry)
+            told = ""
+        except OSError as error:
+            if told != str(error):
+                told = str(error)
+                text = "metrics.textfile: cannot write {path}: {why}"
+                warn("metrics", text, path=path, why=error.strerror or error)
+
+    def work() -> None:
+        write()
+        while not over.wait(seconds):
+            write()
+
+    thread = threading.Thread(target=work, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_SILENCE_SECONDS)
+        write()
