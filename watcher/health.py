@@ -18,6 +18,7 @@ import msgspec
 from watcher.errors import DropscaleError
 from watcher.instance import is_running
 from watcher.ledger import FILE_NAME
+from watcher.mounted import has_lost_its_share
 from watcher.mounts import no_room
 from watcher.rows import State
 from watcher.schema import connect_to_read
@@ -137,7 +138,9 @@ def _look(config: Config, told: Callable[[str], None]) -> str:
         told(f"looking at folders.{key}: {folder}")
         if not os.path.isdir(folder):
             raise Unhealthy(f"folders.{key}: {folder} is not there")
-        if lack := no_room(folder):
+        if has_lost_its_share(key, folder, notes):
+            raise Unhealthy(f"folders.{key}: {folder}: its share is not mounted")
+        if key != "inbox" and (lack := no_room(folder)):  # nothing of ours is written there
             raise Unhealthy(f"folders.{key}: {folder}: {lack}")
     trouble = f", {waiting} waiting for the surroundings" if waiting else ""
     return f"watching {folders.inbox}, looked through it {max(looked, 0):.0f} s ago{trouble}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -63,7 +64,7 @@ def run_command(words: Sequence[str], payload: bytes, deadline: Callable[[], flo
 
 def place_of(url: str) -> str:
     """An address as it may be shown: paths and queries of webhooks are often their password."""
-    return "/".join(url.split("/", 3)[:3])
+    return re.split(r"(?<=[^/:])[/?#]", url, maxsplit=1)[0]
 
 
 def _ends(process: "subprocess.Popen[bytes]", deadline: Callable[[], float]) -> bool:

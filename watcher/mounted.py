@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Mapping
 
 import msgspec
 
@@ -42,8 +43,7 @@ def check_mounts(folders: Folders, ledger: Ledger) -> None:
     for key, folder in msgspec.structs.asdict(folders).items():
         if key not in _KEYS:
             continue
-        mounted = os.path.ismount(folder)
-        if not mounted and notes.get(_note(key)) == folder:
+        if has_lost_its_share(key, folder, notes):
             raise EnvironmentFault(
                 f"folders.{key}: {folder} was a mount point, and its share is not mounted",
                 "mount it; if it is a plain folder from now on, `dropscale init`, with the same --config, notes that",
@@ -68,6 +68,11 @@ def mounted_now(folders: Folders, known: dict[str, str]) -> dict[str, str]:
     found = msgspec.structs.asdict(folders)
     new = {_note(key): found[key] for key in _KEYS if _note(key) not in known and os.path.ismount(found[key])}
     return {**known, **new}
+
+
+def has_lost_its_share(key: str, folder: str, notes: Mapping[str, str]) -> bool:
+    """Whether a folder was noted to be a mount point and is none now."""
+    return notes.get(_note(key)) == folder and not os.path.ismount(folder)
 
 
 def _note(key: str) -> str:
