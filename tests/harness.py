@@ -144,7 +144,7 @@ class Running:
 class Site:
     """Inbox, outbox, archive, failed and state of one test, with the commands over them."""
 
-    def __init__(self, root: Path, **overrides: dict[str, Any]) -> None:
+    def __init__(self, root: Path, **overrides: Any) -> None:
         self.root = root
         self.config_path = root / "config.yaml"
         root.mkdir(parents=True, exist_ok=True)
@@ -157,9 +157,12 @@ class Site:
         self.command = [command()]  # what `start` puts before the verb
         self._running: list[Running] = []
 
-    def configure(self, **overrides: dict[str, Any]) -> None:
+    def configure(self, **overrides: Any) -> None:
         """Write the config: QUICK, with keys of sections replaced."""
-        tree = {section: {**QUICK.get(section, {}), **overrides.get(section, {})} for section in {*QUICK, *overrides}}
+        sections = {*QUICK, *overrides} - {"on_event"}
+        tree = {section: {**QUICK.get(section, {}), **overrides.get(section, {})} for section in sections}
+        if "on_event" in overrides:  # a list, not a section
+            tree["on_event"] = overrides["on_event"]
         tree["folders"] = {"state": "state", **tree.get("folders", {})}
         self.config_path.write_text(yaml.safe_dump(tree))
 
@@ -251,6 +254,12 @@ class Site:
             return []
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
             return connection.execute(sql).fetchall()
+
+    def execute(self, sql: str) -> None:
+        """Change the ledger behind everybody's back."""
+        with contextlib.closing(sqlite3.connect(self.state / "ledger.sqlite3", timeout=30)) as connection:
+            assert connection.execute(sql).rowcount > 0
+            connection.commit()
 
     def upscaled(self) -> list[int]:
         """How many pictures each engine that was started upscaled, oldest first."""

@@ -311,6 +311,7 @@ def _sole_watcher(settings: Config) -> Iterator[Ledger]:
     """The ledger, for the one watcher of these folders, once all that it needs was seen to be there."""
     config.check_folders(settings.folders)
     _model(settings, _models_folder(settings))
+    outside.check(settings)
     lock = instance.InstanceLock(settings.folders.state)
     lock.acquire()
     try:

@@ -160,7 +160,7 @@ class _Line:
         """Wait for the end; returns how many events were not delivered."""
         self._thread.join(max(self._give_up_at - time.monotonic(), 0) + _LAST_SECONDS)
         with self._lock:
-            return self._undelivered
+            return self._undelivered + self._dropped
 
     def _work(self) -> None:
         while (item := self._waiting.get()) is not None:

@@ -208,10 +208,10 @@ def _written(path: str, seconds: float, registry: "CollectorRegistry") -> Iterat
             write_to_textfile(path, registry)
             told = ""
         except OSError as error:
-            if told != str(error):
-                told = str(error)
-                text = "metrics.textfile: cannot write {path}: {why}"
-                warn("metrics", text, path=path, why=error.strerror or error)
+            why = error.strerror or str(error)
+            if told != why:
+                told = why
+                warn("metrics", "metrics.textfile: cannot write {path}: {why}", path=path, why=why)
 
     def work() -> None:
         write()

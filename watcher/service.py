@@ -149,6 +149,7 @@ class Service:
             self.inbox.arm(started, observe=False)
             self._admit_due(started)
             self._note_health()
+            self._show_vitals()
             until = time.monotonic() + self._config.watch.settle_seconds
             while not self._stops and self.inbox.unsettled() and (now := time.monotonic()) < until:
                 self._pause(until - now)
@@ -178,6 +179,7 @@ class Service:
         self._finish_job(now)
         self._catch_up(now)
         self._start_job(now)
+        self._show_vitals()
 
     def _recover(self) -> Outcome:
         """Carry every open row forward, or undo it, from what the folders really hold."""
@@ -358,11 +360,7 @@ class Service:
 
     def _note_health(self) -> None:
         """Tell `status` how the watching goes, when something of it changed."""
-        inbox, vitals = self.inbox, self.vitals
-        vitals.watching, vitals.last_reconcile = inbox.armed, inbox.last_reconcile
-        vitals.events_missed = inbox.events_missed
-        vitals.waiting = inbox.unsettled() + len(self._intake) + len(self._waiting)
-        vitals.waiting_since = self._waiting_since()
+        inbox = self.inbox
         self._mounts = mounted_now(self._config.folders, self._mounts)  # a share may come later than the watcher
         health = {
             **self._mounts,
@@ -375,8 +373,12 @@ class Service:
             self._ledger.note(**health)
             self._noted = health
 
-    def _waiting_since(self) -> float | None:
-        """When the first picture came that no batch has taken and that the ledger does not know, Unix time."""
-        settling = self.inbox.unsettled_since()
+    def _show_vitals(self) -> None:
+        """For metrics, which must not look into the inbox."""
+        inbox, vitals = self.inbox, self.vitals
+        vitals.watching, vitals.last_reconcile = inbox.armed, inbox.last_reconcile
+        vitals.events_missed = inbox.events_missed
+        vitals.waiting = inbox.unsettled() + len(self._intake) + len(self._waiting)
+        settling = inbox.unsettled_since()
         times = [self._intake.waiting_since(), settling and time.time() - time.monotonic() + settling]
-        return min((moment for moment in times if moment is not None), default=None)
+        vitals.waiting_since = min((moment for moment in times if moment is not None), default=None)
