@@ -5,13 +5,14 @@ https://prometheus.io/docs/practices/naming/.
 """
 
 import contextlib
+import os
 import socket
 import socketserver
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from watcher import __version__
 from watcher.bill import Price, is_billed
@@ -31,6 +32,7 @@ except ImportError:
 
 _PHASES = ("spawn", "load", "compute", "idle", "exit")  # in the order of _ENGINES
 _PATIENCE_SECONDS = 2.0
+_SAME_TIME_SECONDS = 2.0  # the coarsest that file systems tell times
 _SILENCE_SECONDS = 10.0  # a client that asks for nothing is sent away
 
 _PICTURES = (
@@ -40,6 +42,7 @@ _PICTURES = (
     " UNION ALL SELECT 'failed', COUNT(*) FROM pictures WHERE state = 'withdrawn' AND reason = 'put back by retry'"
 )
 _WAITING_SINCE = "SELECT MIN(COALESCE(arrived_at, created_at)) FROM pictures WHERE state = 'waiting'"
+_BATCHES = "SELECT COUNT(*) FROM batches WHERE finished_at IS NOT NULL"
 _ENGINES = (
     "SELECT COALESCE(device, ''), COUNT(*), SUM(exit_code IS NOT 0), SUM(exited_at - COALESCE(held_from, spawned_at)),"
     " SUM(energy_joules), SUM(spawn_seconds), SUM(load_seconds), SUM(compute_seconds), SUM(idle_seconds),"
@@ -84,6 +87,29 @@ def serving(config: Config, ledger_path: str, vitals: Vitals) -> Iterator[None]:
             vitals.watching = False  # for the last file
 
 
+class _Sums(NamedTuple):
+    """What the ledger knows: pictures by result, the first arrival of those that wait, batches, rows of _ENGINES."""
+
+    pictures: dict[str, int]
+    waiting_since: float | None
+    batches: int
+    engines: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection) -> "_Sums":
+        """Read them.
+
+        Raises:
+            sqlite3.Error: they cannot be read.
+        """
+        pictures = dict.fromkeys(("delivered", "reused", "failed"), 0)
+        for result, count in connection.execute(_PICTURES):
+            pictures[result] += count
+        (since,) = connection.execute(_WAITING_SINCE).fetchone()
+        (batches,) = connection.execute(_BATCHES).fetchone()
+        return cls(pictures, since, batches, connection.execute(_ENGINES).fetchall())
+
+
 class _Figures(Collector):
     """Collects everything at the time of a scrape, on any thread."""
 
@@ -91,6 +117,7 @@ class _Figures(Collector):
         self._path = ledger_path
         self._price = price
         self._vitals = vitals
+        self._read: tuple[tuple[tuple[float, int], ...], _Sums] | None = None
 
     def collect(self) -> Iterator["Metric"]:
         """All figures; those of the ledger only if it can be read."""
@@ -103,31 +130,45 @@ class _Figures(Collector):
         yield CounterMetricFamily("dropscale_events_missed", missed, value=vitals.events_missed)
         when = "When the whole inbox was looked through last, Unix time; 0: not yet."
         yield _gauge("last_reconcile_timestamp_seconds", when, vitals.last_reconcile)
+        sums = self._sums()
+        yield _gauge("ledger_readable", "1 if the ledger could be read for this.", sums is not None)
+        if sums is not None:
+            yield from self._families(sums)
+
+    def _sums(self) -> "_Sums | None":
+        """Those of the ledger, read again only if it has changed: a million rows take half a second."""
+        now, stamp = time.time(), self._stamp()
+        if self._read is not None and self._read[0] == stamp:
+            return self._read[1]
         try:
             with contextlib.closing(connect_to_read(self._path, _PATIENCE_SECONDS)) as connection:
-                sums = list(self._sums(connection))
+                sums = _Sums.of(connection)
         except sqlite3.Error:
-            sums = []
-        yield _gauge("ledger_readable", "1 if the ledger could be read for this.", bool(sums))
-        yield from sums
+            return None
+        # of what was written a moment ago, more may follow under the same time
+        is_old = all(moment < now - _SAME_TIME_SECONDS for moment, _ in stamp)
+        self._read = (stamp, sums) if is_old else None
+        return sums
 
-    def _sums(self, connection: sqlite3.Connection) -> Iterator["Metric"]:
+    def _stamp(self) -> tuple[tuple[float, int], ...]:
+        """Time and size of the ledger's files: each change of it changes one of them."""
+        found = []
+        for path in (self._path, self._path + "-wal"):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found.append((status.st_mtime, status.st_size))
+        return tuple(found)
+
+    def _families(self, sums: "_Sums") -> Iterator["Metric"]:
         pictures = CounterMetricFamily("dropscale_pictures", "Pictures that came to an end.", labels=["result"])
-        counts = dict.fromkeys(("delivered", "reused", "failed"), 0)
-        for result, count in connection.execute(_PICTURES):
-            counts[result] += count
-        for result, count in counts.items():
+        for result, count in sums.pictures.items():
             pictures.add_metric([result], count)
         yield pictures
-
-        (since,) = connection.execute(_WAITING_SINCE).fetchone()
-        times = [moment for moment in (since, self._vitals.waiting_since) if moment is not None]
+        times = [moment for moment in (sums.waiting_since, self._vitals.waiting_since) if moment is not None]
         age = max(time.time() - min(times), 0) if times else 0
         yield _gauge("oldest_waiting_seconds", "How long the oldest of the waiting pictures has waited.", age)
-
-        ((batches,),) = connection.execute("SELECT COUNT(*) FROM batches WHERE finished_at IS NOT NULL")
-        yield CounterMetricFamily("dropscale_batches", "Windows that were worked through.", value=batches)
-        yield from self._engines(connection.execute(_ENGINES).fetchall())
+        yield CounterMetricFamily("dropscale_batches", "Windows that were worked through.", value=sums.batches)
+        yield from self._engines(sums.engines)
 
     def _engines(self, rows: list[tuple[Any, ...]]) -> Iterator["Metric"]:
         runs = CounterMetricFamily("dropscale_engine_runs", "Engine processes that have ended.", labels=["device"])

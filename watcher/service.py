@@ -113,6 +113,7 @@ class Service:
         try:
             self._recover()
             self.inbox.arm(time.monotonic())
+            self._show_vitals()
             tell("watching", "watching {inbox}: {how}", inbox=display(self.inbox.root), how=self.inbox.backend)
             memory.return_freed()
             while not self._stops and not (self._renewed and self._job is None):
