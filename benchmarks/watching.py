@@ -110,7 +110,7 @@ def drop(root: Path) -> None:
                 (folder / "inbox" / f"{number}.jpg").write_bytes(b"picture %d" % number)
             archive = folder / "archive"
             wait_until(lambda archive=archive, count=count: len(os.listdir(archive)) >= count, patience=1800)
-            wait_until(lambda site=site: site.events()[-1]["event"] == "engine_ended")
+            wait_until(lambda site=site: site.events()[-1]["event"] == "batch")
             each = (site.cpu_seconds() - before) / count
             delivered = len([name for name in os.listdir(folder / "outbox") if not name.startswith(".")])
         first = first or each

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from harness import HASTY_STUB, ROOT, Site, complaint, wait_until
@@ -17,7 +17,7 @@ from harness import HASTY_STUB, ROOT, Site, complaint, wait_until
 from watcher.hook_calls import place_of
 from watcher.hooks import Hooks
 from watcher.journal import listening, tell
-from watcher.sections import Folders, Hook
+from watcher.sections import Folders, Hook, HookEvent
 
 SCRIPT = [sys.executable, "-P", str(ROOT / "tests" / "hook_command.py")]
 SECRET = "a-token-of-mine"
@@ -334,3 +334,26 @@ def test_a_reload_that_is_refused_leaves_the_hooks_as_they_were(hooked: Callable
 )
 def test_of_an_address_only_its_place_is_shown(url: str, place: str) -> None:
     assert place_of(url) == place
+
+
+def test_the_page_lists_each_event_with_what_is_sent(hooked: Callable[..., Site], tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    page = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8").split("## Hooks")[1]
+    rows = re.findall(r"^\| ([^|]*`) \|[^|]*\|([^|]*)\|$", page, re.M)
+    fields = {event: set(re.findall(r"`(\w+)`", row[1])) for row in rows for event in re.findall(r"`(\w+)`", row[0])}
+    assert set(fields) == set(get_args(HookEvent))
+    site = hooked({"events": sorted(fields), "command": [*SCRIPT, str(told)]})
+    running = site.start()
+    for number, words in enumerate(("a picture", "UNSUPPORTED", "DISKFULL", "CRASH")):
+        site.drop(f"{number}.png", words.encode())
+    expected = {"started", "done", "failed", "waiting", "batch", "engine_trouble", "stopped"}
+
+    def events() -> dict[str, set[str]]:
+        return {(entry := json.loads(line))["event"]: set(entry) for line in lines_of(told)}
+
+    wait_until(lambda: expected - set(events()) == {"stopped"}, "all of them")
+    assert running.stop() == 0
+    common = {"event", "time", "host", "message"}
+    for event, found in events().items():
+        assert fields[event] <= found or event == "stopped", event
+        assert found - common <= fields[event] | {"stderr"}, event

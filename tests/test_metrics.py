@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import HASTY_STUB, Site, complaint, wait_until
+from harness import HASTY_STUB, ROOT, Site, complaint, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 from watcher import __version__
@@ -201,3 +201,14 @@ def test_without_the_library_the_start_says_what_to_install(make_site: Callable[
 )
 def test_wrong_settings_are_refused(make_site: Callable[..., Site], metrics: dict[str, Any], expected: str) -> None:
     assert expected in complaint(make_site(metrics=metrics).once(), 2)
+
+
+def test_the_page_lists_each_metric_and_no_other(make_site: Callable[..., Site]) -> None:
+    site = make_site(**HASTY_STUB, metrics={"textfile": "out.prom"})
+    site.drop("a.png", b"a picture")
+    assert site.once().returncode == 0
+    site.execute("UPDATE engine_runs SET energy_joules = 1")
+    assert site.once().returncode == 0
+    there = {name for name, _ in parsed((site.root / "out.prom").read_text())}
+    page = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8").split("## Metrics")[1].split("Alarms")[0]
+    assert set(re.findall(r"`(dropscale_\w+)", page)) == there
