@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -355,5 +356,17 @@ def test_the_page_lists_each_event_with_what_is_sent(hooked: Callable[..., Site]
     assert running.stop() == 0
     common = {"event", "time", "host", "message"}
     for event, found in events().items():
-        assert fields[event] <= found or event == "stopped", event
+        assert fields[event] <= found or event in ("stopped", "engine_trouble"), event
         assert found - common <= fields[event] | {"stderr"}, event
+
+
+def test_pictures_that_wait_for_the_hour_are_told_as_budget(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    begin, end = (time.strftime("%H:%M", time.localtime(time.time() + hours * 3600)) for hours in (-1, 2))
+    hooks = [{"events": ["budget"], "command": [*SCRIPT, str(told)]}]
+    site = make_site(**HASTY_STUB, budget={"quiet_hours": [f"{begin}-{end}"]}, on_event=hooks)
+    running = site.start()
+    site.drop("a.png", b"a picture")
+    entry = json.loads(wait_until(lambda: lines_of(told), "the hook")[0])
+    assert entry["event"] == "budget" and "pictures wait until" in entry["message"]
+    assert running.stop() == 0

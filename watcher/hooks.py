@@ -36,8 +36,12 @@ _EVENTS = {
     "waiting": "waiting",
     "batch": "batch",
     "budget": "budget",
+    "held": "budget",
+    "released": "budget",
     "engine_trouble": "engine_trouble",
     "engine_unusable": "engine_trouble",
+    "not_on_the_gpu": "engine_trouble",
+    "not_released": "engine_trouble",
     "paused": "inbox_gone",
     "armed": "inbox_back",
 }
