@@ -70,6 +70,20 @@ def test_a_watcher_that_has_not_begun_yet_is_not_healthy(stopped: Stopped) -> No
     assert "has not begun to watch yet" in health(stopped.site, 1)
 
 
+def test_the_heart_of_an_earlier_watcher_does_not_count(stopped: Stopped) -> None:
+    long_ago = time.time() - STALE_SECONDS - 5
+    os.utime(stopped.site.state / "heartbeat", (long_ago, long_ago))
+    assert "has not begun to watch yet" in health(stopped.site, 1)
+
+
+def test_a_folder_whose_name_is_no_text_is_told_all_the_same(make_site: Callable[..., Site]) -> None:
+    site = make_site("odd\udcff\x1b", **HASTY_STUB)
+    site.start()
+    wait_until(lambda: site.run("health").returncode == 0, "the watcher to be healthy")
+    site.archive.rmdir()
+    assert "odd\\xff\\x1b/archive is not there" in health(site, 1)
+
+
 def test_an_inbox_that_went_away_is_told_until_it_is_back(stub_site: Site) -> None:
     stub_site.start()
     away = stub_site.root / "away"

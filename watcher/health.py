@@ -20,6 +20,8 @@ from watcher.instance import is_running
 from watcher.ledger import FILE_NAME
 from watcher.mounted import has_lost_its_share
 from watcher.mounts import no_room
+from watcher.names import display
+from watcher.names import told as told_error
 from watcher.rows import State
 from watcher.schema import connect_to_read
 from watcher.sections import Config
@@ -77,7 +79,7 @@ def _answer(writing: int, examine: Callable[[Callable[[str], None]], Health]) ->
         os.dup2(nowhere, descriptor)
 
     def told(line: str) -> None:
-        os.write(writing, line.replace("\n", " ").encode() + b"\n")
+        os.write(writing, line.replace("\n", " ").encode("utf-8", "backslashreplace") + b"\n")
 
     try:
         told(msgspec.json.encode(examine(told)).decode())
@@ -99,13 +101,13 @@ def _hear(reading: int, until: float) -> list[str]:
 def _examine(load: Callable[[], Config], unhealthy: int, told: Callable[[str], None]) -> Health:
     try:
         told("reading the config")
-        return Health(0, _look(load(), told))
+        return Health(0, display(_look(load(), told)))
     except Unhealthy as error:
-        return Health(unhealthy, str(error))
+        return Health(unhealthy, display(str(error)))
     except DropscaleError as error:
         return Health(error.exit_code, error.message, error.remedy)
     except OSError as error:
-        return Health(unhealthy, f"{error.strerror or error}: {error.filename or ''}")
+        return Health(unhealthy, told_error(error))
     except Exception as error:  # the child has nobody else to tell
         return Health(unhealthy, f"{type(error).__name__}: {error}")
 
@@ -122,9 +124,11 @@ def _look(config: Config, told: Callable[[str], None]) -> str:
         raise Unhealthy("no watcher is running: start `dropscale run`")
     notes, waiting = _ledger(os.path.join(folders.state, FILE_NAME))
     beat = last_beat(folders.state)
-    if beat is None or beat < float(notes.get("started_at", now)):
+    if beat is None:
         raise Unhealthy("a watcher was started, and has not begun to watch yet")
     if abs(now - beat) > STALE_SECONDS:  # a clock that was set makes it young or old until the next beat
+        if beat < float(notes.get("started_at", 0)):
+            raise Unhealthy("a watcher was started, and has not begun to watch yet")
         raise Unhealthy(f"the watcher hangs, or a share that it looks at: no sign of life for {now - beat:.0f} s")
     if notes.get("watching", "yes") != "yes":
         raise Unhealthy(f"watching is {notes['watching']}")
