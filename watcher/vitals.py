@@ -45,8 +45,11 @@ class Vitals:
         now = time.monotonic()
         if now < self._next_beat:
             return
+        first = not self._next_beat
         self._next_beat = now + BEAT_SECONDS
-        with contextlib.suppress(OSError), open(self._path, "ab"):  # without it, `health` says that it is missing
+        with contextlib.suppress(OSError):  # without it, `health` says that it is missing
+            if first:  # later on, a state folder that is being removed must not get new files
+                open(self._path, "ab").close()
             os.utime(self._path)
 
     def hear(self, event: str, _text: str, _fields: Mapping[str, Any]) -> None:
