@@ -9,6 +9,9 @@ A conversation::
     engine  -> started, progress..., done | failed (for each picture)
     engine  -> bye
 
+A watcher that keeps its engine for the next pictures leaves the `end` for later; meanwhile the engine waits in silence.
+No answer may wait for a further request.
+
 stdin stays open until `bye`. When it closes earlier the watcher is gone, and the engine exits at once.
 A `failed` whose `id` is None speaks of the engine itself, which exits: if `retryable`, a fresh one will do better (it
 starts with smaller tiles, say); else no picture can be upscaled. With DEVICE_BUSY it never had the device, and one that

@@ -28,7 +28,7 @@ def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """Make sites in the test's own folder; whatever they run is ended afterwards."""
     sites: list[Site] = []
 
-    def make(name: str = "site", **overrides: dict[str, Any]) -> Site:
+    def make(name: str = "site", **overrides: Any) -> Site:
         sites.append(Site(tmp_path / name, **overrides))
         return sites[-1]
 

@@ -158,11 +158,10 @@ class Site:
         self._running: list[Running] = []
 
     def configure(self, **overrides: Any) -> None:
-        """Write the config: QUICK, with keys of sections replaced."""
-        sections = {*QUICK, *overrides} - {"on_event"}
-        tree = {section: {**QUICK.get(section, {}), **overrides.get(section, {})} for section in sections}
-        if "on_event" in overrides:  # a list, not a section
-            tree["on_event"] = overrides["on_event"]
+        """Write the config: QUICK, with keys of sections replaced; lists as they are."""
+        lists = {key: value for key, value in overrides.items() if isinstance(value, list)}
+        sections = {*QUICK, *overrides} - lists.keys()
+        tree = {section: {**QUICK.get(section, {}), **overrides.get(section, {})} for section in sections} | lists
         tree["folders"] = {"state": "state", **tree.get("folders", {})}
         self.config_path.write_text(yaml.safe_dump(tree))
 

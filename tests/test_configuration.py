@@ -52,6 +52,17 @@ BAD_CONFIGS: dict[str, tuple[str, list[str]]] = {
     "state inside inbox": ("folders: {state: inbox/.dropscale}", ["folders.state", "lies inside folders.inbox"]),
     "empty folder": ("folders: {inbox: ''}", ["folders.inbox", "''", "not empty"]),
     "zero byte in a folder": ('folders: {inbox: "a\\0b"}', ["folders.inbox"]),
+    "no list of times": ("warm: {at: '0 8 * * *'}", ["warm", "a list of sections"]),
+    "a time that is a text": ("warm: ['0 8 * * *']", ["warm.0", "a section with keys"]),
+    "no such minute": (
+        "warm: [{at: 0 8 * * *, for_seconds: 60}, {at: 61 * * * *, for_seconds: 60}]",
+        ["warm.1.at", "'61 * * * *'", "a cron expression (bad minute)"],
+    ),
+    "no such day": ("warm: [{at: 0 8 30 2 *, for_seconds: 60}]", ["warm.0.at", "'0 8 30 2 *'", "bad day-of-month"]),
+    "seconds, too": ("warm: [{at: 0 0 8 * * *, for_seconds: 60}]", ["warm.0.at", "five fields"]),
+    "for how long?": ("warm: [{at: 0 8 * * *}]", ["warm.0.for_seconds", "is missing"]),
+    "longer than a day": ("warm: [{at: 0 8 * * *, for_seconds: 90000}]", ["warm.0.for_seconds", "90000", "86400"]),
+    "another name for it": ("warm: [{at: 0 8 * * *, for_minutes: 10}]", ["warm.0.for_minutes", "for_seconds"]),
     "missing model": ("engine: {model: edsr-x99}", ["engine.model", "'edsr-x99'", "edsr-lite-x3"]),
 }
 

@@ -18,18 +18,19 @@ LAYERS = (
     {"download"},
     {"collection"},
     {"provenance", "sections"},
-    {"governor"},
+    {"governor", "schedule"},
     {"config", "schema", "settling", "observer", "rows", "logs", "hooks"},
     {"ledger", "patience", "waiting", "leftovers", "metrics"},
-    {"engine", "originals", "mounted", "instance", "intake", "outside"},
+    {"engine", "originals", "mounted", "instance", "intake", "outside", "warm_ups", "wishes"},
     {"inbox", "delivery", "nvidia", "health"},
     {"gpu_wait"},
+    {"keeper"},
     {"accounts", "recent"},
     {"gate"},
     {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
     {"batch", "doctor"},
     {"service"},
-    {"cli_models", "cli_report", "cli_health"},
+    {"cli_models", "cli_report", "cli_health", "cli_warm"},
     {"cli"},
 )
 FROM_THE_ENGINE = {"protocol", "models", "headers", "errors", "nvml"}  # light, all of them
@@ -122,7 +123,7 @@ def test_the_engine_never_imports_the_watcher(path: Path) -> None:
 
 
 def test_only_the_command_line_prints_or_exits() -> None:
-    for module in set(WATCHER) - {"cli", "cli_models", "cli_report", "cli_health"}:
+    for module in set(WATCHER) - {"cli", "cli_models", "cli_report", "cli_health", "cli_warm"}:
         tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         calls -= {"os._exit"} if module == "health" else set()  # a child of its own

@@ -91,10 +91,40 @@ def test_what_a_month_cost_against_always_on(billed: Site) -> None:
     assert told["saving"] > 0.999
     assert told["complete"] and told["currency"] == "CNY"
     assert [day["gpu_seconds"] for day in told["days"]] == [30] * 31
-    assert told["cheapest"]["keep_warm_seconds"] == 0, "what it advises can be set"
+    assert told["cheapest"]["keep_warm_seconds"] == 0, "ten pictures a day are not worth an engine that waits"
     text = billed.run("report", "--month", MONTH).stdout
     assert "always on" in text and "99.9" in text and "not billed" in text and "█" in text
-    assert "window.quiet_seconds" in text
+    assert "window.quiet_seconds" in text and "engine.keep_warm_seconds 0:" in text
+
+
+def test_what_warm_ups_cost_and_saved(billed: Site) -> None:
+    """Two hours by the schedule, in which two batches of 10 found the engine; and one by hand that nobody used."""
+    ((first, *others),) = [[run for (run,) in billed.query("SELECT id FROM engine_runs WHERE device = 'cuda:0'")]]
+    columns = (
+        "run, why, wanted_at, wanted_until, starts_engine, began_at, ended_at, idle_seconds, batch, spared_seconds"
+    )
+    begin = at(f"{MONTH}-03T08:00")
+    rows: list[tuple[Any, ...]] = [
+        (first, "schedule", begin, begin + 7200, 1, begin, begin + 600, 598.0, 1, 3.0, 10),
+        (first, "schedule", begin, begin + 7200, 0, begin + 700, begin + 1000, 300.0, 2, 3.0, 10),
+        (first, "schedule", begin, begin + 7200, 0, begin + 1100, begin + 7200, 6100.0, None, None, 0),
+        (others[0], "command", begin + 9000, begin + 9600, 1, begin + 9000, begin + 9600, 600.0, None, None, 0),
+    ]
+    with closing(sqlite3.connect(billed.state / "ledger.sqlite3")) as connection:
+        connection.executemany(f"INSERT INTO warm_ups ({columns}, pictures) VALUES ({', '.join('?' * 11)})", rows)
+        connection.commit()
+    command, schedule = report(billed, "--month", MONTH)["warm_ups"]
+    hour = 0.6 / 3600
+    assert (schedule["why"], schedule["warm_ups"], schedule["batches"], schedule["pictures"]) == ("schedule", 1, 2, 20)
+    assert (schedule["idle_seconds"], schedule["wait_saved_seconds"]) == (6998, 60)
+    assert schedule["cost"] == pytest.approx((6998 + 2.5) * hour, abs=1e-4), "one start of 2 s and one exit of 0.5 s"
+    assert schedule["spared_cost"] == pytest.approx(2 * 2.5 * hour, abs=1e-4)
+    assert (command["why"], command["warm_ups"], command["pictures"], command["spared_cost"]) == ("command", 1, 0, 0)
+    text = billed.run("report", "--month", MONTH).stdout
+    assert "by the schedule, once: 1.944 h idle; 2 batches found it so" in text and "cost 1.17 CNY" in text
+    assert billed.run("report", "--month", MONTH, "--html", "bill.html").returncode == 0
+    assert "by the schedule, once" in (billed.root / "bill.html").read_text()
+    assert report(billed, "--since", f"{MONTH}-04", "--until", f"{MONTH}-05")["warm_ups"] == []
 
 
 def test_the_price_is_the_users(billed: Site) -> None:

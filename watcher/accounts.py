@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from watcher.bill import EngineRun
+from watcher import warm_ups
+from watcher.bill import EngineRun, WarmUp
 from watcher.ledger import Ledger
 from watcher.replay import Costs
 
@@ -30,6 +31,7 @@ class Accounts:
     """Sums over a ledger. Times are Unix time; `until` is not part of a period."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._select = ledger.select
 
     def pictures(self, since: float, until: float) -> Pictures:
@@ -58,6 +60,10 @@ class Accounts:
             if pictures:
                 return Costs((load or 0.0) / runs, (compute or 0.0) / pictures, (exit_ or 0.0) / runs)
         return None
+
+    def warm_ups(self, since: float, until: float, now: float) -> Iterator[WarmUp]:
+        """Those that began in the period; one that is still on ends now."""
+        return warm_ups.between(self._ledger, since, until, now)
 
     def engine_runs(self, since: float, until: float, now: float) -> Iterator[EngineRun]:
         """Those that touch the period; one that is still at work ends now."""

@@ -4,10 +4,9 @@ Runs in a thread of its own, so that the next window fills meanwhile. Only a pic
 `failed`; whatever else goes wrong, the picture waits in the inbox and `status` says why.
 """
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
@@ -17,8 +16,8 @@ from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineSto
 from watcher.filesystem import Digest, holds
 from watcher.gpu_wait import GpuWait
 from watcher.journal import tell, warn
+from watcher.keeper import tell_ready
 from watcher.names import display, told
-from watcher.nvidia import DeviceWatch
 from watcher.originals import OriginalChanged
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
@@ -139,8 +138,12 @@ class _Batch:
 
     # Upscaling
 
-    def _run_engine(self, pictures: list[Picture]) -> EngineTrouble | None:
+    def _run_engine(self, pictures: list[Picture], *, alone: bool = False) -> EngineTrouble | None:
         """Run an engine over the pictures, and a fresh one whenever it asks for that.
+
+        Args:
+            pictures: at least one.
+            alone: whether it has to be an engine of their own.
 
         Returns:
             How it failed, or None when all came to an end or have to wait.
@@ -148,7 +151,7 @@ class _Batch:
         restarts = 0
         while True:
             try:
-                return self._run_process(pictures)
+                return self._run_process(pictures, alone=alone)
             except EngineGaveUp as gave_up:
                 if self.gpu_wait.again(gave_up):
                     continue
@@ -164,7 +167,7 @@ class _Batch:
                 warn("engine_restarts", text, reason=gave_up.message, pictures=len(left))
                 pictures = left
 
-    def _run_process(self, pictures: list[Picture]) -> EngineTrouble | None:
+    def _run_process(self, pictures: list[Picture], *, alone: bool) -> EngineTrouble | None:
         by_id = {picture.id: picture for picture in pictures}
         try:
             staging = self.workshop.delivery.open_staging(self.id)
@@ -172,20 +175,28 @@ class _Batch:
             self._wait(self._with_twins(pictures), told(error))
             return None
         requests = [self._request(picture, staging) for picture in pictures]
-        with (
-            contextlib.closing(DeviceWatch(self.workshop.config.engine)) as watch,
-            self._metered_engine(watch) as engine,
-        ):
-            if engine is None:
-                self._wait(self._with_twins(pictures), self.outcome.trouble)
-                return None
-            try:
-                for event in engine.upscale(requests, self._stopping):
-                    self._handle(event, by_id)
-            except EngineTrouble as trouble:
-                warn("engine_trouble", "{reason}", reason=trouble.message, stderr=trouble.stderr)
-                return trouble
-        return None
+        keeper = self.workshop.keeper
+        try:
+            apart = alone or self.gpu_wait.takes_less
+            engine = keeper.take(self.id, alone=apart, admission=self.gpu_wait.admission)
+        except OSError as error:
+            trouble = f"the engine cannot be started: {told(error)}; see engine.command"
+            self._wait(self._with_twins(pictures), trouble)
+            return None
+        try:
+            for event in engine.upscale(requests, self._stopping):
+                self._handle(event, by_id, engine)
+        except EngineTrouble as ended:
+            warn("engine_trouble", "{reason}", reason=ended.message, stderr=ended.stderr)
+            if ended.in_work or not engine.rested:
+                return ended
+        else:
+            return None
+        finally:
+            keeper.give_back(engine)
+        # what ended it happened while it was held: no picture is to blame, and a fresh one is no further attempt
+        left = self._left(pictures)
+        return self._run_process(left, alone=alone) if left else None
 
     def _stopping(self) -> float | None:
         """Asked twice a second while an engine is at work: after a kill, that was its last sign of life."""
@@ -201,55 +212,18 @@ class _Batch:
             output=self.workshop.config.output.wire(),
         )
 
-    @contextlib.contextmanager
-    def _metered_engine(self, watch: DeviceWatch) -> Iterator[EngineProcess | None]:
-        """An engine process, with its time on the device in the ledger, whatever ends it."""
-        workshop, config = self.workshop, self.workshop.config
-        try:
-            engine = EngineProcess(
-                config.engine,
-                workshop.models_folder,
-                config.limits.wire(),
-                config.folders.engines,
-                workshop.model.sha256,
-                self.gpu_wait.admission,
-            )
-        except OSError as error:
-            self.outcome.trouble = f"the engine cannot be started: {told(error)}; see engine.command"
-            yield None
-            return
-        run = None
-        try:
-            run = workshop.ledger.engine_spawned(self.id, engine.pid, config.engine.model, engine.meter.spawned_at)
-            tell("engine_started", "engine started (process {pid})", pid=engine.pid)
-            yield engine
-        finally:
-            engine.close()
-            if run is not None:
-                workshop.ledger.engine_ended(run, engine)
-                watch.end(engine, run, workshop.ledger)
-            tell("engine_ended", "engine ended (process {pid})", pid=engine.pid, exit_code=engine.returncode)
-
-    def _handle(self, event: protocol.AnyEvent, pictures: dict[int, Picture]) -> None:
+    def _handle(self, event: protocol.AnyEvent, pictures: dict[int, Picture], engine: EngineProcess) -> None:
         progress = self.workshop.progress
         if isinstance(event, protocol.Ready):
             self.gpu_wait.ready(event)
-            tell(
-                "engine_ready",
-                "engine ready after {seconds:.1f} s: {runtime} on {device}, {precision}"
-                + (" ({reason})" if event.reason else ""),
-                seconds=event.load_seconds,
-                runtime=event.runtime,
-                device=event.device,
-                precision=event.precision,
-                reason=event.reason,
-            )
+            tell_ready(event)
         elif isinstance(event, protocol.Progress) and event.id in pictures:
             progress.work(display(pictures[event.id].path), event.done, event.total)
         elif isinstance(event, protocol.Done) and event.id in pictures:
             self._accept(pictures[event.id], event)
         elif isinstance(event, protocol.Failed) and event.id in pictures:
-            self._judge(pictures[event.id], event, alone=len(pictures) == 1)
+            # one that did others before may have been short of memory through those
+            self._judge(pictures[event.id], event, alone=len(pictures) == 1 and not engine.rested)
 
     def _accept(self, picture: Picture, done: protocol.Done) -> None:
         staged = Staged(protocol.decode_path(done.target), done.result_sha256, done.result_bytes)
@@ -288,7 +262,7 @@ class _Batch:
         attempts = self.workshop.config.engine.attempts
         trouble = None
         for _ in range(attempts):
-            trouble = self._run_engine([picture])
+            trouble = self._run_engine([picture], alone=True)
             if trouble is None:
                 return
             guilty = picture.id in trouble.in_work and trouble.blames

@@ -57,6 +57,81 @@ class EngineRun(NamedTuple):
         return is_billed(self.device)
 
 
+class WarmUp(NamedTuple):
+    """One stretch of time for which an engine was held without work, as the ledger has it.
+
+    Attributes:
+        why: "keep_warm", "schedule" or "command".
+        wanted_at: the same for all stretches of one warm-up, Unix time.
+        device: as in `EngineRun`.
+        starts_engine: whether the engine was started for it.
+        idle_seconds: with the model loaded.
+        is_used: whether a batch found the engine so.
+        pictures: of that batch.
+        spared_seconds: of a cold start, for each of them.
+        load_seconds, exit_seconds: of the engine, which a batch of its own would have needed, too.
+    """
+
+    why: str
+    wanted_at: float
+    device: str
+    starts_engine: bool
+    idle_seconds: float
+    is_used: bool
+    pictures: int
+    spared_seconds: float
+    load_seconds: float
+    exit_seconds: float
+
+    @property
+    def is_billed(self) -> bool:
+        """As `EngineRun.is_billed`."""
+        return self.device.partition(":")[0] != _CPU
+
+
+@dataclass
+class WarmBill:
+    """What the warm-ups of one kind cost and saved. Each batch that found an engine did without a start and an exit.
+
+    Attributes:
+        why: the kind.
+        warm_ups: how many.
+        idle_seconds: that engines were held without work.
+        batches, pictures: that found an engine.
+        wait_saved_seconds: of cold starts, by all these pictures together.
+        held_seconds: of billed devices, for idling and for starts ahead.
+        spared_seconds: of billed devices, for the starts that batches did without.
+    """
+
+    why: str
+    warm_ups: int = 0
+    idle_seconds: float = 0.0
+    batches: int = 0
+    pictures: int = 0
+    wait_saved_seconds: float = 0.0
+    held_seconds: float = 0.0
+    spared_seconds: float = 0.0
+
+
+def warm_bills(rows: Iterable[WarmUp]) -> list[WarmBill]:
+    """The sums of each kind that there was."""
+    bills: dict[str, WarmBill] = {}
+    seen: set[tuple[str, float]] = set()
+    for row in rows:
+        sums = bills.setdefault(row.why, WarmBill(row.why))
+        sums.warm_ups += (row.why, row.wanted_at) not in seen
+        seen.add((row.why, row.wanted_at))
+        sums.idle_seconds += row.idle_seconds
+        sums.batches += row.is_used
+        sums.pictures += row.pictures
+        sums.wait_saved_seconds += row.pictures * row.spared_seconds
+        if row.is_billed:
+            start_seconds = row.load_seconds + row.exit_seconds
+            sums.held_seconds += row.idle_seconds + (start_seconds if row.starts_engine else 0.0)
+            sums.spared_seconds += start_seconds if row.is_used else 0.0
+    return [bills[why] for why in sorted(bills)]
+
+
 class Price(NamedTuple):
     """What an hour of the device costs, in which currency (ISO 4217)."""
 

@@ -16,6 +16,7 @@ from watcher import __version__, config, failed, instance, outside, rebuild
 from watcher.cli_health import health_command
 from watcher.cli_models import model_commands
 from watcher.cli_report import report_command
+from watcher.cli_warm import warm_command
 from watcher.delivery import Delivery
 from watcher.errors import (
     EXIT_DONE,
@@ -28,6 +29,7 @@ from watcher.errors import (
     NoModelError,
 )
 from watcher.journal import tell, warn
+from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
 from watcher.logs import begin_log
 from watcher.mounted import check_mounts, note_mounts
@@ -161,8 +163,9 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
             return (settings, model) != before
 
         try:
-            while _watch(settings, ledger, progress, signals, renew) is Ended.RELOAD:
-                pass
+            with contextlib.closing(EngineKeeper(ledger)) as keeper:
+                while _watch(settings, ledger, keeper, progress, signals, renew) is Ended.RELOAD:
+                    pass
         except LedgerLost as error:
             if signals.stop:
                 raise
@@ -178,8 +181,8 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Look once, process the files that are whole, exit; for cron."""
     progress = begin_log(log_format, verbose=verbose)
     _, settings = _load(config_path)
-    with _sole_watcher(settings) as ledger:
-        service = _service(settings, ledger, progress)
+    with _sole_watcher(settings) as ledger, contextlib.closing(EngineKeeper(ledger)) as keeper:
+        service = _service(settings, ledger, keeper, progress)
         Signals().attach(service)
         with outside.attended(settings, ledger, service.vitals):
             outcome = service.once()
@@ -304,6 +307,7 @@ def _load_if_any(config_path: str | None) -> Config:
 commands.add_command(model_commands(_load_if_any, _config_option))
 commands.add_command(health_command(lambda path: _load(path)[1], _config_option))
 commands.add_command(report_command(lambda path: _load(path)[1], _config_option))
+commands.add_command(warm_command(lambda path: _load(path)[1], _config_option))
 
 
 @contextlib.contextmanager
@@ -324,8 +328,15 @@ def _sole_watcher(settings: Config) -> Iterator[Ledger]:
         lock.release()
 
 
-def _watch(settings: Config, ledger: Ledger, progress: Progress, signals: Signals, renew: Callable[[], bool]) -> Ended:
-    service = _service(settings, ledger, progress, renew)
+def _watch(
+    settings: Config,
+    ledger: Ledger,
+    keeper: EngineKeeper,
+    progress: Progress,
+    signals: Signals,
+    renew: Callable[[], bool],
+) -> Ended:
+    service = _service(settings, ledger, keeper, progress, renew)
     signals.attach(service)
     model = settings.engine.model
     ensemble = ", ensemble: eight times the work" if settings.engine.ensemble else ""
@@ -363,10 +374,14 @@ def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
 
 
 def _service(
-    settings: Config, ledger: Ledger, progress: Progress, renew: Callable[[], bool] = lambda: False
+    settings: Config,
+    ledger: Ledger,
+    keeper: EngineKeeper,
+    progress: Progress,
+    renew: Callable[[], bool] = lambda: False,
 ) -> Service:
     folder = _models_folder(settings)
-    return Service(settings, _model(settings, folder), folder, ledger, progress, renew)
+    return Service(settings, _model(settings, folder), folder, ledger, keeper, progress, renew)
 
 
 def _models_folder(settings: Config) -> str:

@@ -1,7 +1,7 @@
 """One typed `Config`, read from config.yaml and the environment, refused as a whole when anything in it is wrong."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -12,7 +12,7 @@ from watcher.errors import ConfigError, EnvironmentFault
 from watcher.governor import contradiction
 from watcher.ignore import IgnoreRules
 from watcher.mounts import is_read_only
-from watcher.sections import Config, Folders
+from watcher.sections import Config, Folders, WarmTime
 
 ENV_PREFIX = "DROPSCALE_"
 ENV_CONFIG = "DROPSCALE_CONFIG"
@@ -64,6 +64,8 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
     for number, hook in enumerate(config.on_event):
         if not problems and (fault := hook.fault()):
             problems.append((f"on_event.{number}", fault))
+    if config.warm and not problems:
+        problems += _faults_of_warm(config.warm)
     if problems:
         told = [f"{_origin(key, path, variables)}: {key}: {problem}" for key, problem in problems]
         raise ConfigError("\n".join(told), "see the comments in config.yaml; `dropscale init` writes a fresh one")
@@ -212,6 +214,16 @@ def _build_list(kind: type[T], value: Any, path: str, problems: list[tuple[str, 
         else:
             problems.append((f"{path}.{number}", "what is there is not allowed; expected a section with keys"))
     return tuple(built)
+
+
+def _faults_of_warm(times: Sequence[WarmTime]) -> Iterator[tuple[str, str]]:
+    from watcher.schedule import problem  # noqa: PLC0415 - keep the watcher itself small
+
+    for number, time in enumerate(times):
+        if fault := problem(time.at):
+            yield f"warm.{number}.at", f"{_shown(time.at)} is not allowed; expected a cron expression ({fault})"
+        if not time.for_seconds:
+            yield f"warm.{number}.for_seconds", "is missing; expected a number of seconds greater than 0"
 
 
 def _allowed(wanted: Any) -> str:

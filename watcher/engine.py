@@ -1,7 +1,8 @@
 """One engine process: start it, feed it, time it, stop it, and tell how it ended.
 
 The engine has its own session, so that Ctrl-C in a terminal reaches the watcher only, which then decides. Its stdin
-stays open until it said `bye`: when the watcher dies, the engine sees it close and exits.
+stays open until it said `bye`: when the watcher dies, the engine sees it close and exits. One that stays is not told
+that no more will come before it is let go: it takes the requests of the next batch, too.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -99,7 +100,19 @@ class EngineStopped(Exception):
 
 
 class EngineProcess:
-    """A child process that speaks the engine protocol."""
+    """A child process that speaks the engine protocol.
+
+    Attributes:
+        pid: of the process.
+        meter: of its time.
+        ready: what it said when its model was loaded; None before.
+        ready_at: when that was, Unix time.
+        done, failed: pictures that it answered.
+        peak_memory_bytes: of the process, as far as it told.
+        stays: whether `upscale` leaves it at rest when all is answered; else it ends then.
+        is_fit: whether it is at rest, and nothing that it told speaks against asking it again.
+        rested: whether it was without work once since its start: it may have died of what happened then.
+    """
 
     def __init__(
         self,
@@ -109,6 +122,7 @@ class EngineProcess:
         cache_folder: str = "",
         sha256: str = "",
         admission: str = "",
+        on_news: Callable[[], None] = lambda: None,
     ) -> None:
         """Start the process.
 
@@ -119,11 +133,13 @@ class EngineProcess:
             cache_folder: where it remembers what helps the next process, made if need be; empty: nowhere.
             sha256: of the weights that it must find; empty: those of the manifest.
             admission: what to do where others hold its device, see `sr_engine.admission`; empty: as it likes.
+            on_news: called from another thread when it told something, or ended.
 
         Raises:
             OSError: the program cannot be started.
         """
         self._settings = settings
+        self._on_news = on_news
         self.meter = Meter(time.time(), time.monotonic())
         self._process = subprocess.Popen(
             _command(settings, models_folder, limits, _made(cache_folder), sha256, admission),
@@ -137,6 +153,10 @@ class EngineProcess:
         self.ready_at: float | None = None  # Unix time, as spawned_at
         self.refused = False  # it never had its device, as others hold it
         self.done = self.failed = self.peak_memory_bytes = 0
+        self.stays = False
+        self.is_fit = False
+        self.rested = False
+        self._spoilt = False
         # with the time of their arrival: the caller may be away for long, delivering
         self._events: queue.Queue[tuple[float, protocol.AnyEvent | protocol.ProtocolError | None]]
         self._events = queue.Queue(_MOST_EVENTS)
@@ -153,7 +173,7 @@ class EngineProcess:
     def upscale(
         self, requests: Sequence[protocol.Upscale], stopping: Callable[[], float | None]
     ) -> Iterator[protocol.AnyEvent]:
-        """Send all requests and yield what the engine tells, up to `bye`.
+        """Send all requests and yield what the engine tells, up to `bye`, or to the last answer if it stays.
 
         Args:
             requests: the pictures.
@@ -164,29 +184,23 @@ class EngineProcess:
             EngineGaveUp: it said that it cannot go on.
             EngineStopped: `stopping` said so.
         """
-        self._sender = self._thread(lambda: self._send(requests))
-        patience = Patience(self._settings, (request.id for request in requests), time.monotonic())
+        stays = self.stays
+        self.is_fit = False
+        self._sender = self._thread(lambda: self._send(requests, end=not stays))
+        patience = self._patience(request.id for request in requests)
         unanswered = len(requests)
         while True:
             self._check_stop(stopping(), patience)
             wait_seconds = min(max(patience.until - time.monotonic(), 0), _POLL_SECONDS)
             try:
-                arrived, event = self._events.get(timeout=wait_seconds)
+                arrived, told = self._events.get(timeout=wait_seconds)
             except queue.Empty:
                 # only now: the caller may have been away for long, with the answers waiting here
                 if time.monotonic() >= patience.until:
                     raise self._hung(patience) from None
                 continue
-            if event is None:
-                raise self._ended(patience)
-            if isinstance(event, protocol.ProtocolError):
-                raise self._trouble(f"the engine talked nonsense: {event}", patience.in_work)
-            self.meter.heard(event, arrived)
-            if isinstance(event, protocol.Failed) and event.id is None:
-                raise self._gave_up(event, patience)
-            if isinstance(event, protocol.Ready):
-                self.ready, self.ready_at = event, time.time()
-            elif isinstance(event, protocol.Done | protocol.Failed):
+            event = self._heard(told, arrived, patience)
+            if isinstance(event, protocol.Done | protocol.Failed):
                 unanswered -= 1
                 self._count(event)
             begins = isinstance(event, protocol.Started) and event.id not in patience.in_work
@@ -199,10 +213,46 @@ class EngineProcess:
                 if unanswered:
                     raise self._trouble(f"the engine left {unanswered} pictures unanswered", patience.in_work)
                 return
+            if stays and not unanswered:
+                self.is_fit = not self._spoilt
+                return
+
+    @property
+    def wants_attention(self) -> bool:
+        """Whether there is something for `attend`."""
+        late = self.ready is None and time.monotonic() >= self._patience(()).until
+        return late or not self._events.empty()
+
+    def attend(self) -> None:
+        """Take in what it told while nothing was asked of it.
+
+        Raises:
+            EngineTrouble: it died, was not ready in its time or talked nonsense.
+            EngineGaveUp: it said that it cannot go on.
+        """
+        patience = self._patience(())
+        with contextlib.suppress(queue.Empty):
+            while True:
+                arrived, event = self._events.get_nowait()
+                if not isinstance(self._heard(event, arrived, patience), protocol.Ready):
+                    raise self._trouble("the engine talked without being asked", set())
+        if self.ready is None and time.monotonic() >= patience.until:
+            raise self._hung(patience)
+
+    def dismiss(self) -> None:
+        """Let a process at rest go: it says goodbye and ends. One that is not ready yet is ended at once."""
+        self.is_fit = False
+        if self.ready is not None:
+            self._send((), end=True)
+        if self.ready is None or not self._says_goodbye(time.monotonic() + _EXIT_SECONDS):
+            self.kill()
+        self.close()
 
     def close(self) -> None:
         """Let the process go: wait for its exit, kill it if it does not come. Afterwards it is reaped."""
         process = self._process
+        if self._closed:
+            return
         self._closed = True
         if self._sender is not None:
             self._sender.join(timeout=1.0)
@@ -235,6 +285,34 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
+    def _patience(self, pictures: Iterable[int]) -> Patience:
+        return Patience(self._settings, pictures, time.monotonic() if self.ready else self.meter.started, self.ready)
+
+    def _heard(
+        self, event: protocol.AnyEvent | protocol.ProtocolError | None, arrived: float, patience: Patience
+    ) -> protocol.AnyEvent:
+        if event is None:
+            raise self._ended(patience)
+        if isinstance(event, protocol.ProtocolError):
+            raise self._trouble(f"the engine talked nonsense: {event}", patience.in_work)
+        self.meter.heard(event, arrived)
+        if isinstance(event, protocol.Failed) and event.id is None:
+            raise self._gave_up(event, patience)
+        if isinstance(event, protocol.Ready):
+            self.ready, self.ready_at = event, time.time()
+        return event
+
+    def _says_goodbye(self, until: float) -> bool:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                arrived, event = self._events.get(timeout=max(until - time.monotonic(), 0))
+                if event is None or isinstance(event, protocol.ProtocolError):
+                    return False
+                self.meter.heard(event, arrived)
+                if isinstance(event, protocol.Bye):
+                    return True
+        return False
+
     def _check_stop(self, grace_until: float | None, patience: Patience) -> None:
         if grace_until is not None and (not patience.in_work or time.monotonic() >= grace_until):
             self.kill()
@@ -246,6 +324,8 @@ class EngineProcess:
             self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
         else:
             self.failed += 1
+            # a device that broke down, or memory in pieces: only with the process it all comes back
+            self._spoilt |= event.fault is protocol.Fault.ENVIRONMENT or event.code is protocol.Code.OUT_OF_MEMORY
 
     def _hung(self, patience: Patience) -> EngineTrouble:
         late = patience.in_work
@@ -283,14 +363,15 @@ class EngineProcess:
         thread.start()
         return thread
 
-    def _send(self, requests: Sequence[protocol.Upscale]) -> None:
+    def _send(self, requests: Sequence[protocol.Upscale], *, end: bool) -> None:
         # A thread, because the pipe holds 64 KiB and the engine may be busy for minutes.
         stdin = self._process.stdin
         with contextlib.suppress(OSError, ValueError):  # the engine died, or was closed: its end tells
             assert stdin is not None
             for request in requests:
                 stdin.write(protocol.encode(request))
-            stdin.write(protocol.encode(protocol.End()))
+            if end:
+                stdin.write(protocol.encode(protocol.End()))
             stdin.flush()
 
     def _read_events(self) -> None:
@@ -310,6 +391,7 @@ class EngineProcess:
         while not self._closed:
             with contextlib.suppress(queue.Full):  # let the engine wait, it talks faster than anyone listens
                 self._events.put((arrived, event), timeout=_POLL_SECONDS)
+                self._on_news()
                 return
 
     def _read_stderr(self) -> None:

@@ -53,6 +53,11 @@ class Gate:
         self._tell(self._verdict if wanted else None)
         return self._hold
 
+    def refusal(self) -> str:
+        """Why no engine may start, as of the last look, whether anything waits or not; empty: it may."""
+        verdict = self._verdict
+        return "" if verdict is None else f"{verdict.reason}, until {when_told(verdict.until)}"
+
     def asks_again(self) -> list[float]:
         """When to ask again, monotonic seconds; empty while nothing is held."""
         if self._hold is None:

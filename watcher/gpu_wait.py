@@ -38,7 +38,12 @@ class GpuWait:
         self._reason = ""
         self._delay_seconds = _FIRST_SECONDS
         self._may_wait = may_use_nvidia(settings)
-        self.admission = _FULL if self._may_wait and settings.gpu_wait_seconds else ""
+        self.admission = first_admission(settings)
+
+    @property
+    def takes_less(self) -> bool:
+        """Whether the next engine may be one that makes do, which is not worth keeping."""
+        return self.admission == _ANY
 
     def again(self, gave_up: EngineGaveUp) -> bool:
         """Whether to start an engine once more; when this returns it is time to.
@@ -71,9 +76,8 @@ class GpuWait:
             tell("gpu_free", "{device} was got after {seconds:.0f} s", device=event.device, seconds=seconds)
             self._forget()
             self._since, self._delay_seconds = None, _FIRST_SECONDS
-        if self._may_wait and event.device.partition(":")[0] == "cpu":
-            why = self._reason or event.reason or "no reason was told"
-            warn("not_on_the_gpu", "WORKING ON THE CPU, not on the GPU that is expected here: {reason}", reason=why)
+        if self._may_wait:
+            warn_of_cpu(event, self._reason)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -89,6 +93,18 @@ class GpuWait:
     def _forget(self) -> None:
         if self._since is not None:
             self._ledger.note(**{NOTE: ""})
+
+
+def first_admission(settings: Engine) -> str:
+    """What an engine is asked for first: the usual tiles on the usual GPU, where there is a choice."""
+    return _FULL if settings.gpu_wait_seconds and may_use_nvidia(settings) else ""
+
+
+def warn_of_cpu(event: protocol.Ready, reason: str = "") -> None:
+    """An engine is ready that should have a GPU: say so if it has none."""
+    if event.device.partition(":")[0] == "cpu":
+        why = reason or event.reason or "no reason was told"
+        warn("not_on_the_gpu", "WORKING ON THE CPU, not on the GPU that is expected here: {reason}", reason=why)
 
 
 def waiting(notes: Mapping[str, str], now: float) -> str:

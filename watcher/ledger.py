@@ -298,8 +298,8 @@ class Ledger:
 
     # Engine time and notes
 
-    def engine_spawned(self, batch: int, pid: int, model: str, spawned_at: float) -> int:
-        """An engine process was started, at that Unix time; returns the id of the run."""
+    def engine_spawned(self, batch: int | None, pid: int, model: str, spawned_at: float) -> int:
+        """An engine process was started, at that Unix time, for a batch or ahead of any; returns the id of the run."""
         with self.transaction() as connection:
             cursor = connection.execute(
                 "INSERT INTO engine_runs (batch, host, pid, spawned_at, model) VALUES (?, ?, ?, ?, ?)",
@@ -307,40 +307,44 @@ class Ledger:
             )
             return int(cursor.lastrowid or 0)
 
+    def engine_rests(self, run: int, engine: "EngineProcess") -> None:
+        """The engine process of that run is held without work: what is known by now, should this watcher be killed."""
+        self._change(run, table="engine_runs", **_known_of(engine))
+
     def engine_ended(self, run: int, engine: "EngineProcess") -> None:
         """The engine process of that run was reaped."""
-        ready, meter = engine.ready, engine.meter
         self._change(
             run,
             table="engine_runs",
-            ready_at=engine.ready_at,
-            exited_at=meter.ended_at,
-            held_from=meter.held_from_at,
-            spawn_seconds=meter.spawn_seconds,
-            load_seconds=meter.load_seconds,
-            compute_seconds=meter.compute_seconds,
-            idle_seconds=meter.idle_seconds,
-            exit_seconds=meter.exit_seconds,
+            **_known_of(engine),
+            exited_at=engine.meter.ended_at,
+            idle_seconds=engine.meter.idle_seconds,
+            exit_seconds=engine.meter.exit_seconds,
             exit_code=engine.returncode,
-            runtime=ready.runtime if ready else None,
-            device=ready.device if ready else None,
-            precision=ready.precision if ready else None,
-            done=engine.done,
-            failed=engine.failed,
-            peak_memory_bytes=engine.peak_memory_bytes,
         )
 
     def amend_run(self, run: int, **columns: Any) -> None:
         """Enter what was learnt of an engine run after its end."""
         self._change(run, table="engine_runs", **columns)
 
-    def close_engine_runs(self, now: float) -> None:
-        """Close the runs that a killed watcher left open: their engines ended with it, when they were seen last."""
+    def close_engine_runs(self, now: float, alive: int | None = None) -> None:
+        """Close the runs that a killed watcher left open: their engines ended with it, when they were seen last.
+
+        Args:
+            now: Unix time.
+            alive: the run whose engine is held by this very watcher.
+        """
         seen_at = min(self._engine_seen_at(), now)
         with self.transaction() as connection:
             connection.execute(
-                "UPDATE engine_runs SET exited_at = MAX(?, COALESCE(ready_at, spawned_at)) WHERE exited_at IS NULL",
-                (seen_at,),
+                "UPDATE engine_runs SET exited_at = MAX(?, COALESCE(ready_at, spawned_at))"
+                " WHERE exited_at IS NULL AND id IS NOT ?",
+                (seen_at, alive),
+            )
+            connection.execute(
+                "UPDATE warm_ups SET ended_at = MAX(began_at, exited_at),"
+                " idle_seconds = MAX(exited_at - MAX(began_at, COALESCE(ready_at, exited_at)), 0)"
+                " FROM engine_runs r WHERE r.id = run AND ended_at IS NULL AND exited_at IS NOT NULL"
             )
             connection.execute("UPDATE batches SET finished_at = ? WHERE finished_at IS NULL", (now,))
 
@@ -395,7 +399,9 @@ class Ledger:
                 f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - our own
                 rows,
             )
-            connection.execute("UPDATE engine_runs SET batch = NULL WHERE batch NOT IN (SELECT id FROM batches)")
+            for refers in ("engine_runs", "warm_ups"):
+                connection.execute(f"UPDATE {refers} SET batch = NULL WHERE batch NOT IN (SELECT id FROM batches)")  # noqa: S608
+            connection.execute("DELETE FROM warm_ups WHERE run NOT IN (SELECT id FROM engine_runs)")
 
     # Private
 
@@ -445,3 +451,21 @@ class Ledger:
     def _one(self, condition: str, parameters: tuple[Any, ...]) -> Picture | None:
         rows = self._all(f"{condition} LIMIT 1", parameters)
         return rows[0] if rows else None
+
+
+def _known_of(engine: "EngineProcess") -> dict[str, Any]:
+    """What columns of its run hold, as far as it is known."""
+    ready, meter = engine.ready, engine.meter
+    return {
+        "ready_at": engine.ready_at,
+        "held_from": meter.held_from_at,
+        "spawn_seconds": meter.spawn_seconds,
+        "load_seconds": meter.load_seconds,
+        "compute_seconds": meter.compute_seconds,
+        "runtime": ready.runtime if ready else None,
+        "device": ready.device if ready else None,
+        "precision": ready.precision if ready else None,
+        "done": engine.done,
+        "failed": engine.failed,
+        "peak_memory_bytes": engine.peak_memory_bytes,
+    }

@@ -24,15 +24,18 @@ class _Work:
 
 
 class Patience:
-    """The clock of one engine process; times are those of the monotonic clock."""
+    """The clock of one batch in an engine process; times are those of the monotonic clock."""
 
-    def __init__(self, settings: Engine, pictures: Iterable[int], now: float) -> None:
+    def __init__(
+        self, settings: Engine, pictures: Iterable[int], now: float, ready: protocol.Ready | None = None
+    ) -> None:
         """Start the clock.
 
         Args:
             settings: how long things may take.
             pictures: ids of those that the engine was asked for.
             now: the time.
+            ready: what it said when it was; None: it is not ready yet.
         """
         self._settings = settings
         self._unanswered = set(pictures)
@@ -40,6 +43,8 @@ class Patience:
         self._ready = False
         self._heaviness = 1.0
         self._moved_at = now
+        if ready is not None:
+            self._moves(ready)
 
     @property
     def in_work(self) -> set[int]:

@@ -28,7 +28,7 @@ from watcher.signals import BLOCKED
 _READ_NOTE = "folders_read"  # when this ledger learned what the folders held before it
 
 # What is kept of a damaged ledger, in the order of references: what was paid for, and which folders were shares.
-_KEPT = {"batches": "TRUE", "engine_runs": "TRUE", "notes": "key LIKE 'mounted %'"}
+_KEPT = {"batches": "TRUE", "engine_runs": "TRUE", "warm_ups": "TRUE", "notes": "key LIKE 'mounted %'"}
 _PYTHON_TYPES = {"INTEGER": int, "REAL": (int, float), "TEXT": str, "BLOB": bytes}
 
 

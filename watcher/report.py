@@ -7,7 +7,7 @@ from typing import Any
 
 from watcher import replay
 from watcher.accounts import Accounts, Pictures
-from watcher.bill import Bill, Period, Price, bill
+from watcher.bill import Bill, Period, Price, WarmBill, bill, warm_bills
 from watcher.governor import Governor, Use
 from watcher.replay import Outcome
 
@@ -37,6 +37,7 @@ class Report:
     period: Period
     pictures: Pictures
     bill: Bill
+    warm: Sequence[WarmBill]
     replayed_since: float | None
     outcomes: Sequence[Outcome]
     cheapest: Outcome | None
@@ -58,14 +59,14 @@ def collect(accounts: Accounts, period: Period, settings: Settings) -> Report:
     if (costs := accounts.costs(period.since, end)) is not None:
         arrivals = accounts.arrivals(period.since, end)
         outcomes = replay.compare(arrivals, costs, settings.max_seconds, settings.max_files)
-    cold = [outcome for outcome in outcomes if not outcome.setting.keep_warm_seconds]  # what can be set today
-    best = replay.cheapest(cold, settings.wait_seconds)
+    best = replay.cheapest(outcomes, settings.wait_seconds)
     replayed_since = arrivals[0][0] if arrivals else None
     pictures = accounts.pictures(period.since, end)
+    warm = warm_bills(accounts.warm_ups(period.since, end, period.now))
     budgets = settings.governor.uses(max(end - 1, period.since))
     if period.now >= period.until:
         budgets = [use for use in budgets if use.name == "month"]  # its last day says nothing of the others
-    return Report(period, pictures, summed, replayed_since, outcomes, best, budgets, settings)
+    return Report(period, pictures, summed, warm, replayed_since, outcomes, best, budgets, settings)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for day in summed.days
         ],
+        "warm_ups": [_warm(sums, summed.price) for sums in report.warm],
         "replayed_since": None if report.replayed_since is None else _time(report.replayed_since),
         "settings": [_outcome(outcome, summed.price) for outcome in report.outcomes],
         "wanted_wait_seconds": report.settings.wait_seconds,
@@ -135,6 +137,19 @@ def as_csv(report: Report) -> list[list[str]]:
         energy = "" if day.energy_joules is None else f"{_kwh(day.energy_joules):.6f}"
         rows.append([day.date, f"{day.gpu_seconds:.3f}", f"{day.cpu_seconds:.3f}", f"{cost:.4f}", energy])
     return rows
+
+
+def _warm(sums: WarmBill, price: Price) -> dict[str, Any]:
+    return {
+        "why": sums.why,
+        "warm_ups": sums.warm_ups,
+        "idle_seconds": round(sums.idle_seconds, 3),
+        "batches": sums.batches,
+        "pictures": sums.pictures,
+        "wait_saved_seconds": round(sums.wait_saved_seconds, 3),
+        "cost": round(price.of(sums.held_seconds), 4),
+        "spared_cost": round(price.of(sums.spared_seconds), 4),
+    }
 
 
 def _outcome(outcome: Outcome, price: Price) -> dict[str, float | int]:

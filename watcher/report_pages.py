@@ -67,11 +67,21 @@ def _facts(report: Row) -> list[tuple[str, str]]:
         facts.append(("energy", f"{energy} kWh of the whole GPUs meanwhile, by their driver"))
     if releases := report["releases"]["measured"]:
         facts.append(("memory", _returned(report["releases"], releases)))
+    facts += [("warm", _warm(sums, currency)) for sums in report["warm_ups"]]
     if len(report["devices"]) > 1:
         each = [f"{row['device'] or 'unknown'} on {row['host'] or 'this machine'}" for row in report["devices"]]
         times = [_duration(row["seconds"]) for row in report["devices"]]
         facts += [("", f"{name}: {time}") for name, time in zip(each, times, strict=True)]
     return facts
+
+
+def _warm(sums: Row, currency: str) -> str:
+    why = {"keep_warm": "after batches", "schedule": "by the schedule", "command": "by hand"}[sums["why"]]
+    times = "once" if sums["warm_ups"] == 1 else f"{sums['warm_ups']} times"
+    batches = "one batch" if sums["batches"] == 1 else f"{sums['batches']} batches"
+    saved = f"{batches} found it so, {_duration(sums['wait_saved_seconds'])} of waiting saved by their pictures"
+    cost = f"; cost {sums['cost']:.2f} {currency}, {sums['spared_cost']:.2f} of starts spared" if sums["cost"] else ""
+    return f"{why}, {times}: {_duration(sums['idle_seconds'])} idle; {saved}{cost}"
 
 
 def _parts(report: Row) -> str:
@@ -156,7 +166,8 @@ def _advice(report: Row) -> list[str]:
         return ["", f"None of them keeps the mean wait within {wanted}."]
     return [
         "",
-        f"Cheapest with a mean wait within {wanted}: window.quiet_seconds {best['quiet_seconds']:g}: "
+        f"Cheapest with a mean wait within {wanted}: window.quiet_seconds {best['quiet_seconds']:g}, "
+        f"engine.keep_warm_seconds {best['keep_warm_seconds']:g}: "
         f"{best['cost']:.2f} {report['currency']}, {best['engine_starts']} starts, "
         f"{_duration(best['mean_wait_seconds'])} on the average.",
     ]

@@ -92,6 +92,23 @@ MIGRATIONS = (
     ALTER TABLE engine_runs ADD COLUMN release_seconds REAL;        -- from its end until that memory was back
     ALTER TABLE engine_runs ADD COLUMN unreleased_bytes INTEGER;    -- what was not, when nobody waited any more
     """,
+    """
+    CREATE TABLE warm_ups (     -- an engine that is held without work: until a batch takes it, or it is let go
+        id            INTEGER PRIMARY KEY,
+        run           INTEGER NOT NULL REFERENCES engine_runs,
+        why           TEXT NOT NULL,        -- keep_warm, schedule, command
+        wanted_at     REAL NOT NULL,        -- when that began: of one warm-up, in which several batches find an engine
+        wanted_until  REAL NOT NULL,
+        starts_engine INTEGER NOT NULL,     -- the engine was started for it, ahead of any batch
+        began_at      REAL NOT NULL,
+        ended_at      REAL,
+        idle_seconds  REAL,                 -- of that, with the model loaded
+        batch         INTEGER REFERENCES batches,   -- that took it
+        spared_seconds REAL,                -- of a cold start, which each picture of that batch did not wait for
+        pictures      INTEGER NOT NULL DEFAULT 0    -- of that batch, which the engine answered
+    );
+    CREATE INDEX by_begin ON warm_ups (began_at);
+    """,
 )
 
 
@@ -174,7 +191,7 @@ def damage(connection: sqlite3.Connection) -> str:
         sqlite3.Error: it is too badly damaged to tell, or cannot be read.
     """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if missing := sorted({"batches", "pictures", "engine_runs", "notes"} - tables):
+    if missing := sorted({"batches", "pictures", "engine_runs", "notes", "warm_ups"} - tables):
         return f"the table {missing[0]} is missing"
     found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     code = int(told[1]) if (told := re.search(r"error code[= ](\d+)", found)) else sqlite3.SQLITE_CORRUPT

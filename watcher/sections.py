@@ -96,6 +96,7 @@ class Engine(msgspec.Struct, frozen=True):
     deadline_seconds: PositiveSeconds = 60
     deadline_seconds_per_megapixel: Seconds = 120
     grace_seconds: Seconds = 30
+    keep_warm_seconds: Seconds = 0
     command: Annotated[tuple[Text, ...], Meta(description="a list: the program and its arguments")] = ()
 
 
@@ -216,6 +217,15 @@ class Hook(msgspec.Struct, frozen=True):
         return "headers belong to a url" if self.headers and self.command else ""
 
 
+class WarmTime(msgspec.Struct, frozen=True):
+    """A time at which the engine is to be loaded, and for how long; see config.yaml."""
+
+    at: Annotated[str, Meta(description="a cron expression in quotes, such as '50 8 * * 1-5'")] = ""
+    for_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="a number of seconds greater than 0, 86400 at most")
+    ] = 0
+
+
 class Config(msgspec.Struct, frozen=True):
     """Everything a user can set."""
 
@@ -230,3 +240,4 @@ class Config(msgspec.Struct, frozen=True):
     cost: Cost = Cost()
     metrics: Metrics = Metrics()
     on_event: tuple[Hook, ...] = ()
+    warm: tuple[WarmTime, ...] = ()

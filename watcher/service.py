@@ -19,6 +19,7 @@ from watcher.gate import Gate
 from watcher.inbox import Inbox
 from watcher.intake import Intake, Taken
 from watcher.journal import tell, warn
+from watcher.keeper import EngineKeeper, Terms
 from watcher.ledger import Ledger
 from watcher.mounted import mounted_now
 from watcher.names import display, told
@@ -47,6 +48,7 @@ class Service:
         model: Model,
         models_folder: str,
         ledger: Ledger,
+        keeper: EngineKeeper,
         progress: Progress,
         renew: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -57,6 +59,7 @@ class Service:
             model: its facts, to tell results apart.
             models_folder: where the engine finds it.
             ledger: stays open.
+            keeper: has the engine, also from one watcher to the next; not closed.
             progress: where batches show how far they are.
             renew: called when a reload was requested; whether there is another config to start again with.
         """
@@ -64,7 +67,11 @@ class Service:
         self._renew = renew
         self._ledger = ledger
         self._delivery = Delivery(config.folders, ledger)
-        self._workshop = Workshop(config, model, models_folder, ledger, self._delivery, progress, self._stopping)
+        self._workshop = Workshop(
+            config, model, models_folder, ledger, self._delivery, keeper, progress, self._stopping
+        )
+        self._keeper = keeper
+        self._keeper.adopt(self._workshop.order)
         self.vitals = Vitals(config.folders.state)
         self._intake = Intake(config.folders.inbox, config.window)
         self._gate = Gate(config, ledger)
@@ -110,6 +117,7 @@ class Service:
         """
         memory.limit_arenas()
         self.vitals.beat()
+        self._keeper.keep(self._terms())
         try:
             self._recover()
             self.inbox.arm(time.monotonic())
@@ -172,6 +180,7 @@ class Service:
         if self._reload:
             self._reload = False
             self._renewed |= self._renew()
+        self._keeper.hear_wishes()
         if self.inbox.check_root(now):
             self._look(now)
         elif len(self._intake):
@@ -184,7 +193,7 @@ class Service:
 
     def _recover(self) -> Outcome:
         """Carry every open row forward, or undo it, from what the folders really hold."""
-        self._ledger.close_engine_runs(time.time())
+        self._ledger.close_engine_runs(time.time(), self._keeper.run)
         rows = self._ledger.open_rows()
         self._ledger.release(row.id for row in rows if row.state is State.CLAIMED)
         outcome = self._resume([row for row in rows if row.state in MOVING])
@@ -210,8 +219,13 @@ class Service:
         tell("settled", "{picture} is whole", level=logging.DEBUG, picture=display(settled.path))
 
     def _start_job(self, now: float) -> None:
-        if self._job is not None or not self.inbox.armed or self._renewed:
-            return
+        may_work = self.inbox.armed and not self._renewed
+        if self._job is None and may_work:
+            self._start_batch(now)
+        if self._job is None and (errand := self._keeper.errand(may_load=may_work)):
+            self._submit(lambda: self._run_errand(errand))
+
+    def _start_batch(self, now: float) -> None:
         if due := self._waiting.moving_due(now):
             self._intake.engage(row.path for row in due)
             self._submit(lambda: self._resume(due))
@@ -259,7 +273,7 @@ class Service:
             self._ledger.release(row.id for row in self._ledger.open_rows() if row.state is State.CLAIMED)
             self._waiting.reread(self._ledger.open_rows(), now, time.time())
             if self._unswept:
-                self._ledger.close_engine_runs(time.time())
+                self._ledger.close_engine_runs(time.time(), self._keeper.run)
                 self._delivery.sweep_staging()
                 self._unswept = self._troubled
             self._stale = False
@@ -275,6 +289,8 @@ class Service:
             if idle:
                 due += self._intake.close_times(urgent_only=self._is_held())
                 due += self._gate.asks_again()
+        if self._job is None:
+            due += self._keeper.times()
         self._pause(max(min(due) - time.monotonic(), 0))
 
     def _pause(self, seconds: float) -> None:
@@ -301,7 +317,27 @@ class Service:
             self._grace_until = time.monotonic()
         return self._grace_until
 
+    def _terms(self) -> Terms:
+        """How the engine is kept between batches."""
+        schedule = None
+        if self._config.warm:
+            from watcher.schedule import Schedule  # noqa: PLC0415 - keep the watcher small where none is configured
+
+            schedule = Schedule(self._config.warm)
+        return Terms(schedule, self._config.retry, self._why_not_warm, lambda: self._wake.put(None))
+
+    def _why_not_warm(self) -> str:
+        """Why no engine may be kept or loaded ahead now; empty: it may. Asked from several threads."""
+        if self._stops:
+            return "the watcher is stopping"
+        return self._gate.refusal() if self.inbox.armed else "the inbox is gone"
+
     # Jobs
+
+    @staticmethod
+    def _run_errand(errand: Callable[[], None]) -> Outcome:
+        errand()
+        return Outcome()
 
     def _submit(self, job: Callable[[], Outcome]) -> None:
         self._job = self._worker.submit(job)

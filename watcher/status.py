@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from watcher import instance, recent
+from watcher import instance, recent, warm_ups
 from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
 from watcher.errors import EnvironmentFault, LedgerError
@@ -16,12 +16,14 @@ from watcher.governor import Hold, Use
 from watcher.gpu_wait import NOTE, waiting
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
+from watcher.keeper import REFUSAL_NOTE, clock
 from watcher.ledger import FILE_NAME, Ledger
 from watcher.mounts import no_room
 from watcher.names import display
 from watcher.nvidia import ALARM_NOTE
 from watcher.rows import Picture, State
 from watcher.sections import Config
+from watcher.wishes import ANSWER_NOTE, WISH_NOTE
 
 _SHOWN = 20
 _IN_WORK = (State.CLAIMED, State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
@@ -37,7 +39,8 @@ def collect(config: Config) -> dict[str, Any]:
         totals: done, reused and failed pictures so far.
         gpu: {waiting: who holds it while a batch waits, alarm: what an engine left there}; texts, mostly empty.
         queue: how many wait and are in work; how long the oldest has waited, in seconds, None where none waits.
-        engine: state ("off", "starting", "working") and since when; last_batch: None before the first.
+        engine: `recent.engine` and `warm_ups.engine_now`; refused: why none is kept warm; next_warm: when the schedule
+            loads one. last_batch: None before the first.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -51,6 +54,7 @@ def collect(config: Config) -> dict[str, Any]:
     uses: list[Use] = []
     last_batch: dict[str, Any] | None = None
     arrivals: dict[str, float] = {}
+    engine: dict[str, Any] = {"state": "off", "process": None, "why": None, "until": None}
     running = instance.is_running(folders.state)
     # nothing is moved without the ledger, and no row can say so
     stuck = f"the ledger cannot be written: {lack}" if (lack := no_room(folders.state)) else ""
@@ -59,6 +63,7 @@ def collect(config: Config) -> dict[str, Any]:
             with contextlib.closing(Ledger(folders.state)) as ledger:
                 rows = {row.path: row for row in ledger.open_rows()}
                 notes = ledger.notes()
+                engine = warm_ups.engine_now(ledger, running=running)
                 counts = ledger.counts()
                 hold = governor_of(config, ledger).hold(time.time())
                 uses = governor_of(config, ledger).uses(time.time())
@@ -73,7 +78,11 @@ def collect(config: Config) -> dict[str, Any]:
             if not stuck:
                 raise
     gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": notes.pop(ALARM_NOTE, "")}
-    notes.pop(NOTE, None)
+    engine = _engine_now(engine, recent.engine(notes, running=running))
+    engine["refused"] = notes.get(REFUSAL_NOTE, "") if running else ""
+    engine["next_warm"] = _next_warm(config) if running else None
+    for key in (NOTE, REFUSAL_NOTE, WISH_NOTE, ANSWER_NOTE):
+        notes.pop(key, None)
     queued, ignored = _inbox(config, rows, stuck, hold, arrivals, running=running)
     working = [_working(row, stuck, running=running) for row in rows.values() if _is_working(row, running=running)]
     return {
@@ -94,7 +103,7 @@ def collect(config: Config) -> dict[str, Any]:
             "working": len(working),
             "oldest_waiting_seconds": max((entry["age_seconds"] for entry in queued), default=None),
         },
-        "engine": recent.engine(notes, running=running),
+        "engine": engine,
         "last_batch": last_batch,
     }
 
@@ -114,8 +123,8 @@ def describe(report: dict[str, Any]) -> list[str]:
             lines.append(f"          events missed: {notes['events_missed']}")
     else:
         lines.append("watcher   not running")
-    if report["engine"]["state"] != "off":
-        lines.append(f"engine    {report['engine']['state']}")
+    if report["running"]:
+        lines.append(f"engine    {_engine(report['engine'])}")
     lines += [f"PROBLEM   {problem}" for problem in report["problems"]]
     lines += [f"PROBLEM   {alarm}" for alarm in [report["gpu"]["alarm"]] if alarm]
     lines += [f"gpu       a batch waits: {why}" for why in [report["gpu"]["waiting"]] if why]
@@ -130,6 +139,38 @@ def describe(report: dict[str, Any]) -> list[str]:
         lines.append(recent.describe(batch))
     lines.append(f"so far    {totals['done']} done, {totals['reused']} of them from an earlier result")
     return lines
+
+
+def _engine_now(by_runs: dict[str, Any], by_watcher: dict[str, Any]) -> dict[str, Any]:
+    """The ledger's runs know who holds the engine, the watcher's note since when, and whether a batch's is ready."""
+    starts = by_runs["state"] == "working" and by_watcher["state"] == "starting"
+    return {**by_runs, "state": "starting" if starts else by_runs["state"], "since": by_watcher["since"]}
+
+
+def _engine(engine: dict[str, Any]) -> str:
+    why = {"keep_warm": "after a batch", "schedule": "by the schedule", "command": "as `dropscale warm` asked"}
+    state = engine["state"]
+    if engine["until"]:
+        until = clock(datetime.fromisoformat(engine["until"]).timestamp())
+        state = "warm" if state == "warm" else "starting, to be warm"
+        return f"{state} until {until} {why[engine['why']]}, process {engine['process']}"
+    if engine["process"]:
+        return f"{state}, process {engine['process']}"
+    if engine["refused"]:
+        return f"{state}; not kept warm: {engine['refused']}"
+    if engine["next_warm"]:
+        return f"{state}; loaded at {clock(datetime.fromisoformat(engine['next_warm']).timestamp())} by the schedule"
+    return str(state)
+
+
+def _next_warm(config: Config) -> str | None:
+    """When the schedule loads the engine next, RFC 3339."""
+    if not config.warm:
+        return None
+    from watcher.schedule import Schedule  # noqa: PLC0415 - for who has one
+
+    start = Schedule(config.warm).next_start(time.time())
+    return None if start is None else datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds")
 
 
 def _section(title: str, entries: list[dict[str, Any]]) -> list[str]:

@@ -14,7 +14,13 @@ BEAT_SECONDS = 10.0  # the loop turns at least once in `inbox.ROOT_CHECK_SECONDS
 _FILE_NAME = "heartbeat"
 
 # What the engine is doing once the journal told of these.
-_ENGINE = {"engine_started": "starting", "engine_ready": "working", "engine_ended": "off"}
+_ENGINE = {
+    "engine_started": "starting",
+    "engine_ready": "working",
+    "engine_warm": "warm",
+    "engine_taken": "working",
+    "engine_ended": "off",
+}
 
 
 class Vitals:
@@ -27,7 +33,7 @@ class Vitals:
         waiting: pictures that it knows of and that no batch has taken.
         waiting_since: when the first of them that is whole, or nearly so, came; Unix time. Those of which the ledger
             knows are older.
-        engine: "off", "starting" or "working".
+        engine: "off", "starting", "working" or "warm".
     """
 
     def __init__(self, state_folder: str) -> None:

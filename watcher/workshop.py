@@ -11,6 +11,7 @@ import msgspec
 from sr_engine.models import Model
 from watcher.delivery import Delivery
 from watcher.journal import tell
+from watcher.keeper import EngineKeeper, Order
 from watcher.ledger import Ledger
 from watcher.progress import Progress
 from watcher.rows import Picture
@@ -55,6 +56,7 @@ class Workshop:
     """What every batch works with.
 
     Attributes:
+        keeper: who has the engine.
         stopping: None, or the monotonic time by which the picture in work has to be finished.
     """
 
@@ -63,6 +65,7 @@ class Workshop:
     models_folder: str
     ledger: Ledger
     delivery: Delivery
+    keeper: EngineKeeper
     progress: Progress
     stopping: Callable[[], float | None]
     _doubted: dict[int, float] = field(default_factory=dict)  # since when, monotonic, by the id of the picture
@@ -79,6 +82,13 @@ class Workshop:
         if self.config.engine.ensemble:
             parts.append(b"ensemble")
         return hashlib.sha256(b" ".join(parts)).hexdigest()[:32]
+
+    @property
+    def order(self) -> Order:
+        """What engines are started with."""
+        config = self.config
+        limits = config.limits.wire()
+        return Order(config.engine, self.models_folder, limits, config.folders.engines, self.model.sha256)
 
     def doubt(self, picture: Picture, reason: str) -> float:
         """A picture cannot be decoded: how many more seconds it is given to become whole; 0 or less: no more.

@@ -8,6 +8,7 @@ misbehave:
     HANG         never answer                   SELFKILL     end by SIGKILL, as the kernel's out-of-memory killer does
     GARBAGE      write nonsense to stdout       SLOW n       work for n seconds
     UNDECODABLE  report the picture as damaged  UNSUPPORTED  report it as of a kind that is not handled
+    HOSTMEMORY   report that memory was short
     DISKFULL     report a full disk              READS n      be read for n seconds, as from a slow share
     TILES n      do n tiles in 0.2 s each       CHATTER      tell of the same tile for ever
     NOTED        be done with a note            LADDER n     make n engines ask for a fresh one
@@ -19,6 +20,7 @@ and words in the environment variable STUB make the engine itself ill, or anothe
     LATE n       be ready after n seconds       TERSE        tell nothing of its start
     ALWAYSCRASH  abort the process over any picture
     NAMED        stage results under names that can be told before
+    MORTAL       end, with code 9 and without a word, when asked again after it was at rest
     TOGETHER n   work on n pictures at a time: begin that many before the first one is finished
     DEVICE d     say that it runs on that device, as "DEVICE cuda:0"
     CONTEXT n m  have a context of n MiB, for m ms of its life, in the file that NVML_STUB names (tests/gpu/nvml_stub.c)
@@ -78,6 +80,8 @@ def misbehave(data: bytes, picture: int) -> bool:
         fail(picture, protocol.Code.UNDECODABLE, "the picture ends too early", protocol.Fault.PICTURE)
     elif b"UNSUPPORTED" in data:
         fail(picture, protocol.Code.UNSUPPORTED, "such pictures are not handled", protocol.Fault.PICTURE)
+    elif b"HOSTMEMORY" in data:
+        fail(picture, protocol.Code.OUT_OF_MEMORY, "there is no memory left", protocol.Fault.PICTURE)
     elif b"DISKFULL" in data:
         fail(picture, protocol.Code.UNWRITABLE, "no space left on the outbox", protocol.Fault.ENVIRONMENT)
     else:
@@ -210,6 +214,7 @@ def main() -> None:
     requests: list[protocol.Upscale] = []
     arrived = threading.Condition()
     ended = False
+    bye_said = threading.Event()
 
     def listen() -> None:
         nonlocal ended
@@ -221,14 +226,19 @@ def main() -> None:
                 else:
                     requests.append(message)
                 arrived.notify()
-        if "DEAF" not in STUB:
+        if "DEAF" not in STUB and not bye_said.is_set():
             os._exit(4)
 
     threading.Thread(target=listen, daemon=True).start()
-    answers = []
+    answers: list[bool] = []
     in_work: list[tuple[protocol.Upscale, bytes]] = []
     while True:
         with arrived:
+            if "MORTAL" in STUB and answers and not in_work and not requests:
+                while not requests and not ended:
+                    arrived.wait()
+                if requests:
+                    os._exit(9)
             while len(in_work) + len(requests) < TOGETHER and not ended:
                 arrived.wait()
             new = requests[: TOGETHER - len(in_work)]
@@ -243,6 +253,7 @@ def main() -> None:
             answers.append(finish(*in_work.pop(0)))
         elif not new:
             break
+    bye_said.set()
     say(protocol.Bye(pictures=len(answers), failed=answers.count(False), seconds=time.monotonic() - BEGUN))
     os._exit(0)
 

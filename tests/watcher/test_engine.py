@@ -85,7 +85,7 @@ def test_a_conversation_from_ready_to_bye(make: Make, requests: Requests) -> Non
     assert (engine.done, engine.failed, engine.peak_memory_bytes) == (1, 1, 1)
     assert engine.meter.spawned_at <= engine.ready.started_at <= engine.ready_at
     engine.close()
-    assert engine.returncode in {0, 4} and is_gone(engine.pid)  # 4: the stub saw stdin close before its own exit
+    assert engine.returncode == 0 and is_gone(engine.pid)
 
 
 ECHO = """
@@ -255,6 +255,102 @@ def test_another_version_of_the_protocol_is_nonsense(make: Make, requests: Reque
         list(engine.upscale(requests(b"one"), never))
 
 
+# Staying
+
+
+def answers(engine: EngineProcess, asked: list[protocol.Upscale]) -> list[str]:
+    engine.stays = True
+    return [name for name in names(list(engine.upscale(asked, never))) if name in ("done", "failed", "bye")]
+
+
+def test_one_that_stays_answers_again_and_ends_when_it_is_let_go(make: Make, requests: Requests) -> None:
+    engine = make()
+    *first, last = requests(b"one", b"UNSUPPORTED", b"three")
+    assert answers(engine, first) == ["done", "failed"]
+    assert engine.is_fit and engine.returncode is None
+    engine.attend()
+    assert answers(engine, [last]) == ["done"]
+    engine.dismiss()
+    assert engine.returncode == 0 and is_gone(engine.pid)
+    meter = engine.meter
+    parts = (meter.spawn_seconds, meter.load_seconds, meter.compute_seconds, meter.idle_seconds, meter.exit_seconds)
+    assert sum(parts) == pytest.approx(meter.ended_at - meter.spawned_at) and min(parts) > 0
+
+
+def test_silence_at_rest_is_no_hang_and_deadlines_begin_anew(make: Make, requests: Requests) -> None:
+    engine = make(deadline_seconds=0.4, start_seconds=5.0)
+    *slow, hanging = requests(b"SLOW 0.25 ", b"SLOW 0.25 ", b"HANG")
+    for request in slow:
+        assert answers(engine, [request]) == ["done"]
+        rested = time.monotonic()
+        wait_until(lambda rested=rested: time.monotonic() > rested + 0.6, "a rest beyond its deadline")
+        assert not engine.wants_attention
+        engine.attend()
+    with pytest.raises(EngineTrouble, match="not done in its time") as caught:
+        answers(engine, [hanging])
+    assert caught.value.in_work == {3} and not engine.is_fit
+
+
+@pytest.mark.parametrize("word", [b"DISKFULL", b"HOSTMEMORY"])
+def test_one_that_told_of_a_failure_around_it_is_not_fit_for_more(make: Make, requests: Requests, word: bytes) -> None:
+    """A device that broke down stays so, and memory in pieces too, as long as the process lives."""
+    engine = make()
+    assert answers(engine, requests(word, b"two")) == ["failed", "done"]
+    assert not engine.is_fit
+
+
+def test_the_death_of_one_at_rest_is_told(make: Make, requests: Requests) -> None:
+    engine = make()
+    answers(engine, requests(b"one"))
+    os.kill(engine.pid, 9)
+    wait_until(lambda: engine.wants_attention, "its end to be heard")
+    with pytest.raises(EngineTrouble, match="SIGKILL") as caught:
+        engine.attend()
+    assert caught.value.in_work == set() and not caught.value.blames
+
+
+def test_one_at_rest_that_is_dead_by_then_leaves_all_unanswered(make: Make, requests: Requests) -> None:
+    engine = make()
+    answers(engine, requests(b"one"))
+    os.kill(engine.pid, 9)
+    with pytest.raises(EngineTrouble, match="SIGKILL") as caught:
+        answers(engine, requests(b"two"))
+    assert caught.value.in_work == set()
+
+
+def test_one_that_is_loaded_ahead_has_its_time_to_start_and_no_more(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB", "NEVERREADY")
+    engine = make(start_seconds=0.3)
+    assert not engine.wants_attention
+    wait_until(lambda: engine.wants_attention, "its time to be over")
+    with pytest.raises(EngineTrouble, match=r"not ready after 0\.3 s"):
+        engine.attend()
+    assert is_gone(engine.pid)
+
+
+def test_one_that_is_loading_is_let_go_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB", "LATE 60")
+    engine = make()
+    begun = time.monotonic()
+    engine.dismiss()
+    assert time.monotonic() - begun < 5 and is_gone(engine.pid)
+
+
+def test_one_that_talks_at_rest_is_not_believed(make: Make, requests: Requests) -> None:
+    engine = make("""
+        print('{"type":"ready","v":2,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
+        print('{"type":"progress","v":2,"id":1,"done":1,"total":2}', flush=True)
+        input()
+    """)
+    with pytest.raises(EngineTrouble, match="without being asked"):
+        while True:
+            wait_until(lambda: engine.wants_attention, "it to talk")
+            engine.attend()
+    assert engine.ready is not None and is_gone(engine.pid)
+
+
 # Stopping
 
 
@@ -309,24 +405,33 @@ def test_a_stop_abandons_the_picture_in_work_when_the_grace_time_ends(make: Make
 def test_engines_that_will_not_end_are_killed_in_the_end(
     make: Make, requests: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One ignores that its stdin closed, another closed its output and stays; both are waited for at once."""
+    """One ignores that its stdin closed, another that it is to end, one closed its output and stays: all at once."""
     monkeypatch.setenv("STUB", "DEAF")
     deaf = make()
     with contextlib.closing(deaf.upscale(requests(b"SLOW 60 "), never)) as events:
         next(events)
+    stubborn = make("""
+        import time
+        print('{"type":"ready","v":2,"runtime":"x","device":"cpu","precision":"x","load_seconds":0}', flush=True)
+        time.sleep(3600)
+    """)
+    wait_until(lambda: stubborn.wants_attention, "it to be ready")
+    stubborn.attend()
     mute = make("""
         import os, time
         os.close(1)
         time.sleep(3600)
     """)
     begun = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         closing = pool.submit(deaf.close)
+        pool.submit(stubborn.dismiss)
         with pytest.raises(EngineTrouble, match="closed its output"):
             list(mute.upscale(requests(b"SLOW 60 "), never))
         closing.result()
     assert time.monotonic() - begun < 15
-    assert deaf.returncode == -9 and is_gone(deaf.pid) and is_gone(mute.pid)
+    assert deaf.returncode == stubborn.returncode == -9
+    assert all(is_gone(engine.pid) for engine in (deaf, stubborn, mute))
 
 
 def test_close_is_bounded_while_the_requests_fill_the_pipe(make: Make, requests: Requests) -> None:

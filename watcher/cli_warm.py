@@ -1,0 +1,88 @@
+"""`dropscale warm`: have the running watcher load its engine ahead of the pictures, or release it."""
+
+import contextlib
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from watcher.errors import EXIT_DONE, EnvironmentFault, UsageError
+
+if TYPE_CHECKING:
+    from watcher.sections import Config
+    from watcher.wishes import Answer, Wish
+
+_LONGEST_SECONDS = 86_400.0
+_ANSWER_SECONDS = 15.0  # the watcher's loop turns every 2 s, and may be at a look through a large inbox
+_POLL_SECONDS = 0.1
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def warm_command(settings: Callable[[str | None], "Config"], config_option: Callable[..., Any]) -> click.Command:
+    """The command.
+
+    Args:
+        settings: reads the config that was named, or the one that lies here.
+        config_option: the decorator for --config.
+    """
+
+    @click.command()
+    @click.option("--for", "duration", metavar="TIME", help="How long, as 30m, 90s, 2h or seconds; 24h at most.")
+    @click.option("--off", is_flag=True, help="Release the engine now; the schedule's present time is over, too.")
+    @config_option
+    def warm(duration: str | None, off: bool, config_path: str | None) -> int:
+        """Have the running watcher load its engine now and keep it, before the pictures come."""
+        if bool(duration) == off:
+            raise UsageError("one of --for and --off is needed", "write it as `dropscale warm --for 30m`")
+        click.echo(_ask(settings(config_path), 0.0 if off else seconds(duration or "")))
+        return EXIT_DONE
+
+    return warm
+
+
+def seconds(text: str) -> float:
+    """A time as users write it.
+
+    Raises:
+        UsageError: it is none, or too long.
+    """
+    parts = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
+    found = float(parts[1]) * _UNITS[parts[2]] if parts else 0.0
+    if not 0 < found <= _LONGEST_SECONDS:
+        raise UsageError(
+            f"--for {text!r} is not allowed; expected more than nothing and 24h at most", "write it as 30m"
+        )
+    return found
+
+
+def _ask(config: "Config", for_seconds: float) -> str:
+    from watcher import instance, wishes  # noqa: PLC0415 - keep the watcher itself small
+    from watcher.ledger import Ledger  # noqa: PLC0415
+
+    if not instance.is_running(config.folders.state):
+        raise EnvironmentFault("no watcher is running, so there is none to keep an engine", "start `dropscale run`")
+    wish = wishes.Wish(uuid.uuid4().hex, time.time(), for_seconds)
+    with contextlib.closing(Ledger(config.folders.state)) as ledger:
+        wishes.ask(ledger, wish)
+        answer = _answer(ledger, wish)
+    if answer is None:
+        holder = instance.describe_holder(config.folders.state)
+        raise EnvironmentFault(
+            f"the watcher did not answer within {_ANSWER_SECONDS:g} s ({holder})",
+            "see `dropscale status`; `dropscale once` keeps no engine, `dropscale run` does",
+        )
+    if answer.refused:
+        raise EnvironmentFault(f"the watcher keeps no engine warm: {answer.text}", "see `dropscale status`")
+    return answer.text
+
+
+def _answer(ledger: Any, wish: "Wish") -> "Answer | None":
+    from watcher import wishes  # noqa: PLC0415 - keep the watcher itself small
+
+    until = time.monotonic() + _ANSWER_SECONDS
+    while (answer := wishes.answer_to(ledger, wish)) is None and time.monotonic() < until:
+        time.sleep(_POLL_SECONDS)
+    return answer

@@ -1,0 +1,421 @@
+"""The engine of a watcher: started for a batch or ahead of it, metered, kept while it is wanted, then let go at once.
+
+There is at most one, and only the thread of the jobs touches it: batches, and the errands that the watcher's loop asks
+for between them. So nothing here is locked, and a batch never finds an engine that is being let go.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from sr_engine import protocol
+from watcher import warm_ups
+from watcher.engine import EngineGaveUp, EngineProcess, EngineTrouble
+from watcher.errors import LedgerError
+from watcher.gpu_wait import first_admission, warn_of_cpu
+from watcher.journal import tell, warn
+from watcher.ledger import Ledger
+from watcher.names import told
+from watcher.nvidia import DeviceWatch, may_use_nvidia
+from watcher.sections import Engine, Retry
+from watcher.warm_ups import Wanted
+from watcher.wishes import Wishes
+
+if TYPE_CHECKING:
+    from watcher.schedule import Schedule
+
+_SIGN_SECONDS = 1.0  # how often a held engine is noted to be alive: after a kill of the watcher that is its end
+REFUSAL_NOTE = "warm_refused"
+
+
+class Order(NamedTuple):
+    """What engines are started with, as `EngineProcess` takes it."""
+
+    settings: Engine
+    models_folder: str
+    limits: protocol.Limits
+    cache_folder: str
+    sha256: str
+
+    def makes_the_same(self, other: "Order") -> bool:
+        """Whether an engine of one is as good as one of the other."""
+        settings = msgspec.structs.replace(self.settings, keep_warm_seconds=other.settings.keep_warm_seconds)
+        return self._replace(settings=settings) == other
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a watcher that stays keeps its engine.
+
+    Attributes:
+        schedule: times at which it is to be warm; None: none.
+        retry: how long to wait after a start ahead that failed.
+        refusal: why no engine may be kept or loaded ahead now, a sentence without its full stop; empty: it may. Asked
+            from several threads.
+        wake: called from another thread when a held engine told something.
+    """
+
+    schedule: "Schedule | None"
+    retry: Retry
+    refusal: Callable[[], str]
+    wake: Callable[[], None]
+
+
+@dataclass
+class _Hold:
+    row: int
+    wanted: Wanted
+    began: float  # monotonic, as the next
+    ended: float | None = None  # that is now, unless it was told before
+
+
+class EngineKeeper:
+    """Without `Terms` it keeps no engine beyond its batch."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._order: Order | None = None
+        self._terms: Terms | None = None
+        self._engine: EngineProcess | None = None
+        self._watch: DeviceWatch | None = None
+        self._run: int | None = None
+        self._hold: _Hold | None = None  # as long as it is without work
+        self._taken: tuple[int, int] | None = None  # the row of the hold that a batch ended; what was answered before
+        self._wishes: Wishes | None = None
+        self._command: Wanted | None = None
+        self._kept: Wanted | None = None
+        self._off_until = 0.0  # Unix time: the schedule's present time was called off
+        self._refused = self._noted_refusal = ""
+        self._failures = 0  # starts ahead in a row that came to nothing
+        self._retry_at = 0.0  # monotonic
+
+    @property
+    def run(self) -> int | None:
+        """The ledger's id of the engine that lives."""
+        return self._run
+
+    # Set up, before jobs run
+
+    def adopt(self, order: Order) -> None:
+        """From now on engines are started so; a held one that was started otherwise is let go."""
+        if self._order is not None and not self._order.makes_the_same(order):
+            self._release("it was started with other settings")
+        self._order = order
+
+    def keep(self, terms: Terms) -> None:
+        """From now on the engine is kept after batches and loaded ahead; for a watcher that stays."""
+        assert self._order is not None
+        if self._wishes is None:
+            self._wishes = Wishes(self._ledger)
+            self._ledger.note(**{REFUSAL_NOTE: ""})
+        self._terms = terms
+        if self._kept is not None:  # the config may grant less now
+            until = time.monotonic() + self._order.settings.keep_warm_seconds
+            self._kept = self._kept._replace(until=min(self._kept.until, until))
+
+    def close(self) -> None:
+        """Let the engine go, when no job runs any more."""
+        self._terms = None
+        with contextlib.suppress(LedgerError):  # the next start closes the run, by the last sign of life
+            self._release("the watcher ends")
+
+    # For batches
+
+    def take(self, batch: int, *, alone: bool, admission: str = "") -> EngineProcess:
+        """The engine for a batch: the one that is held, or a fresh one.
+
+        Args:
+            batch: its id.
+            alone: whether it has to be one that has done nothing before, and does nothing afterwards.
+            admission: for a fresh one, as `EngineProcess` takes it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        if alone:
+            self._release("a picture is tried alone")
+        engine = self._engine
+        if engine is None:
+            engine = self._start(batch, admission)
+        else:
+            self._end_hold(engine, batch)
+            tell("engine_taken", "the engine is warm (process {pid})", pid=engine.pid)
+        engine.stays = not alone and self._stays()
+        return engine
+
+    def give_back(self, engine: EngineProcess) -> None:
+        """The batch is done with it: it is kept, or ends."""
+        taken, self._taken = self._taken, None
+        if not engine.is_fit:
+            self._end()
+        if taken is not None:
+            row, answered_before = taken
+            warm_ups.served(self._ledger, row, engine.done + engine.failed - answered_before)
+        if self._engine is None:
+            return
+        self._failures = 0
+        if self._order is not None and (keep := self._order.settings.keep_warm_seconds):
+            self._kept = Wanted("keep_warm", time.time(), time.monotonic() + keep)
+        if (wanted := self._wanted()) is None:
+            self._release("it is not wanted any more")
+        else:
+            self._begin_hold(wanted, starts_engine=False)
+
+    # For the loop, while no job runs
+
+    def errand(self, *, may_load: bool) -> Callable[[], None] | None:
+        """What is to be done with the engine now, in the thread of the jobs; None: nothing.
+
+        Args:
+            may_load: whether an engine can be started ahead.
+        """
+        wanted = self._wanted()
+        self._note_refusal()
+        engine, hold = self._engine, self._hold
+        if engine is None:
+            if wanted is None or not may_load or time.monotonic() < self._retry_at:
+                return None
+            return lambda: self._load_ahead(wanted)
+        self._ledger.see_engine()
+        if engine.wants_attention:
+            return self._attend
+        if wanted is None:
+            return lambda: self._release(self._refused or "its time is up")
+        if hold is not None and (hold.wanted.why, hold.wanted.until) != (wanted.why, wanted.until):
+            return lambda: self._hold_for(wanted)
+        return None
+
+    def hear_wishes(self) -> None:
+        """See what `dropscale warm` asked for. Also while a job runs."""
+        if self._terms is None or self._wishes is None or (wish := self._wishes.next()) is None:
+            return
+        if not wish.for_seconds:
+            self._call_off()
+            tell("warm_off", "asked to release the engine")
+            self._wishes.answer(wish, "the engine is released; one at work ends with its batch")
+            return
+        command = Wanted("command", wish.asked_at, time.monotonic() + wish.for_seconds)
+        until = clock(command.until_at)
+        if reason := self._terms.refusal():
+            self._wishes.answer(wish, reason, refused=True)
+            warn(
+                "warm_refused", "asked to keep the engine warm until {until}: no, {reason}", until=until, reason=reason
+            )
+            return
+        self._command, self._failures, self._retry_at = command, 0, 0.0
+        tell("warm_asked", "asked to keep the engine warm until {until}", until=until)
+        self._wishes.answer(wish, f"the engine is kept warm until {until}")
+
+    def times(self) -> list[float]:
+        """When, on the monotonic clock, `errand` has to be asked again."""
+        now = time.monotonic()
+        if self._terms is None:
+            return []
+        if self._hold is not None:
+            return [now + _SIGN_SECONDS, self._hold.wanted.until]
+        if self._terms.schedule is None or (start := self._terms.schedule.next_start(time.time())) is None:
+            return []
+        return [now + start - time.time()]
+
+    # What is wanted
+
+    def _wanted(self) -> Wanted | None:
+        self._refused = ""
+        if self._terms is None:
+            return None
+        now = time.monotonic()
+        command = self._command if self._command is not None and self._command.until > now else None
+        kept = self._kept if self._kept is not None and self._kept.until > now else None
+        wanted = command or self._by_schedule(now) or kept
+        if wanted is not None:
+            self._refused = self._terms.refusal()
+        return None if self._refused else wanted
+
+    def _by_schedule(self, now: float) -> Wanted | None:
+        unix = time.time()
+        if self._terms is None or self._terms.schedule is None:
+            return None
+        span = self._terms.schedule.current(unix)
+        if span is None or span.until <= self._off_until:
+            return None
+        hold = self._hold
+        # to the second, as both clocks were not read at the same instant
+        until = now + span.until - unix
+        if hold is not None and hold.wanted.why == "schedule" and abs(hold.wanted.until - until) < 1:
+            until = hold.wanted.until
+        return Wanted("schedule", span.since, until)
+
+    def _stays(self) -> bool:
+        keeps = self._order is not None and self._order.settings.keep_warm_seconds > 0
+        return self._terms is not None and not self._terms.refusal() and (keeps or self._wanted() is not None)
+
+    def _call_off(self) -> None:
+        self._command = self._kept = None
+        schedule = self._terms.schedule if self._terms else None
+        span = schedule.current(time.time()) if schedule else None
+        self._off_until = span.until if span else 0.0
+
+    def _note_refusal(self) -> None:
+        if self._terms is None or self._refused == self._noted_refusal:
+            return
+        self._noted_refusal = self._refused
+        self._ledger.note(**{REFUSAL_NOTE: self._refused})
+        if self._refused:
+            warn("not_warm", "no engine is kept warm: {reason}", reason=self._refused)
+
+    # The engine and its books, in the thread of the jobs
+
+    def _start(self, batch: int | None, admission: str) -> EngineProcess:
+        assert self._order is not None
+        watch = DeviceWatch(self._order.settings)
+        try:
+            engine = EngineProcess(*self._order, admission, on_news=self._on_news)
+        except BaseException:
+            watch.close()
+            raise
+        self._engine, self._watch = engine, watch
+        try:
+            model, spawned_at = self._order.settings.model, engine.meter.spawned_at
+            self._run = self._ledger.engine_spawned(batch, engine.pid, model, spawned_at)
+        except BaseException:
+            self._end()
+            raise
+        tell("engine_started", "engine started (process {pid})", pid=engine.pid)
+        return engine
+
+    def _on_news(self) -> None:
+        if self._hold is not None and self._terms is not None:
+            self._terms.wake()
+
+    def _end(self) -> None:
+        """Close the process, which has ended or is to, and its books."""
+        engine, self._engine = self._engine, None
+        watch, self._watch = self._watch, None
+        run, self._run = self._run, None
+        self._kept = None
+        if engine is None or watch is None:
+            return
+        with contextlib.closing(watch):
+            engine.close()
+            self._end_hold(engine, None)
+            if run is not None:
+                self._ledger.engine_ended(run, engine)
+                watch.end(engine, run, self._ledger)
+            tell("engine_ended", "engine ended (process {pid})", pid=engine.pid, exit_code=engine.returncode)
+
+    def _release(self, why: str) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        tell("engine_released", "releasing the engine (process {pid}): {why}", pid=engine.pid, why=why)
+        if self._hold is not None:
+            self._hold.ended = time.monotonic()
+        engine.dismiss()  # before any book: whatever becomes of those, its memory is to be free
+        self._end()
+
+    def _load_ahead(self, wanted: Wanted) -> None:
+        try:
+            self._start(None, first_admission(self._order.settings) if self._order else "")
+        except OSError as error:
+            self._fail(f"it cannot be started: {told(error)}; see engine.command")
+            return
+        self._begin_hold(wanted, starts_engine=True)
+
+    def _attend(self) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        was_ready = engine.ready is not None
+        try:
+            engine.attend()
+        except EngineTrouble as trouble:
+            self._end()
+            self._fail(trouble.message, trouble.stderr)
+        except EngineGaveUp as gave_up:
+            self._end()
+            self._fail(gave_up.message)
+        else:
+            if engine.ready is not None and not was_ready:
+                tell_ready(engine.ready)
+                if self._order is not None and may_use_nvidia(self._order.settings):
+                    warn_of_cpu(engine.ready)
+                if self._run is not None:
+                    self._ledger.engine_rests(self._run, engine)
+                self._tell_warm()
+
+    def _fail(self, reason: str, stderr: str = "") -> None:
+        """No picture was in it, so none is to blame; the next batch starts a fresh one."""
+        delay = self._terms.retry.delay_seconds(self._failures) if self._terms is not None else 0.0
+        self._failures += 1
+        self._retry_at = time.monotonic() + delay
+        warn("engine_lost", "the engine that was kept warm is lost: {reason}", reason=reason, stderr=stderr)
+
+    def _begin_hold(self, wanted: Wanted, *, starts_engine: bool) -> None:
+        engine, run = self._engine, self._run
+        assert engine is not None and run is not None
+        engine.rested = True
+        row = warm_ups.begin(self._ledger, run, wanted, starts_engine=starts_engine)
+        self._hold = _Hold(row, wanted, time.monotonic())
+        if not starts_engine:
+            self._ledger.engine_rests(run, engine)
+        self._tell_warm()
+
+    def _hold_for(self, wanted: Wanted) -> None:
+        """It is wanted for another reason, or until another time."""
+        engine, hold = self._engine, self._hold
+        if hold is None or engine is None:
+            return
+        if wanted.why == hold.wanted.why:
+            warm_ups.prolong(self._ledger, hold.row, wanted)
+            hold.wanted = wanted
+            self._tell_warm()
+        else:
+            self._end_hold(engine, None)
+            self._begin_hold(wanted, starts_engine=False)
+
+    def _tell_warm(self) -> None:
+        engine, hold = self._engine, self._hold
+        if engine is not None and engine.ready is not None and hold is not None:
+            text = "the engine is kept warm until {until} (process {pid})"
+            tell("engine_warm", text, until=clock(hold.wanted.until_at), pid=engine.pid)
+
+    def _end_hold(self, engine: EngineProcess, batch: int | None) -> None:
+        hold, self._hold = self._hold, None
+        if hold is None:
+            return
+        now = time.monotonic() if hold.ended is None else hold.ended
+        cold_seconds = engine.meter.spawn_seconds + engine.meter.load_seconds
+        if engine.ready is None:
+            idle, cold_seconds = 0.0, now - engine.meter.started
+        else:
+            idle = now - max(hold.began, engine.meter.started + cold_seconds)
+        if batch is None:
+            warm_ups.end(self._ledger, hold.row, idle)
+        else:
+            warm_ups.end(self._ledger, hold.row, idle, batch, cold_seconds)
+            self._taken = (hold.row, engine.done + engine.failed)
+
+
+def tell_ready(ready: protocol.Ready) -> None:
+    """An engine has its model loaded."""
+    tell(
+        "engine_ready",
+        "engine ready after {seconds:.1f} s: {runtime} on {device}, {precision}"
+        + (" ({reason})" if ready.reason else ""),
+        seconds=ready.load_seconds,
+        runtime=ready.runtime,
+        device=ready.device,
+        precision=ready.precision,
+        reason=ready.reason,
+    )
+
+
+def clock(moment: float) -> str:
+    """A time of day for a person, with the date unless it is today; Unix time."""
+    local = time.localtime(moment)
+    is_today = local[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", local)
