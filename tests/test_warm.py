@@ -125,7 +125,7 @@ def test_it_is_let_go_when_its_time_is_up(make_site: MakeSite) -> None:
     wait_gone(site, running)
     assert exits(site) == [0] and "its time is up" in running.log()
     ((idle,),) = site.query("SELECT idle_seconds FROM warm_ups")
-    assert idle >= 0.5
+    assert idle > 0.49
     told = state(site)
     assert told["state"] == "off" and not any(told[key] for key in ("process", "why", "until", "refused", "next_warm"))
     deliver(site, "b.png", b"two")
@@ -284,6 +284,28 @@ def test_it_is_let_go_when_the_inbox_goes(make_site: MakeSite) -> None:
     site.inbox.rename(site.root / "away")
     wait_gone(site, running)
     (site.root / "away").rename(site.inbox)
+
+
+def test_beyond_the_budget_none_is_kept_or_loaded_ahead(make_site: MakeSite) -> None:
+    """Idle time is paid for, too: what is held when the budget is used up is let go."""
+    site = kept(
+        make_site,
+        warm=[{"at": "* * * * *", "for_seconds": 120}],
+        cost={"per_hour": 3600, "currency": "EUR"},
+        budget={"per_day": 0.5},
+    )
+    running = site.start(STUB="DEVICE cuda:0")
+    wait_gone(site, running)
+    wait_until(lambda: "no engine is kept warm: the budget is used up" in running.log(), "the reason to be told")
+    told = state(site)
+    assert told["state"] == "off" and "of this day's 0.5 EUR, until" in told["refused"]
+    assert "off; not kept warm: the budget is used up" in site.run("status").stdout
+    assert "the budget is used up" in complaint(site.run("warm", "--for", "1m"), 3)
+    deliver(site, "urgent/a.png", b"one")
+    wait_gone(site, running)
+    assert running.stop() == 0
+    check_books(site)
+    assert site.query("SELECT COUNT(*) FROM warm_ups WHERE why != 'schedule'") == [(0,)]
 
 
 # By the clock

@@ -355,11 +355,11 @@ class EngineKeeper:
         warn("engine_lost", "the engine that was kept warm is lost: {reason}", reason=reason, stderr=stderr)
 
     def _begin_hold(self, wanted: Wanted, *, starts_engine: bool) -> None:
-        engine, run = self._engine, self._run
+        engine, run, began = self._engine, self._run, time.monotonic()
         assert engine is not None and run is not None
         engine.rested = True
         row = warm_ups.begin(self._ledger, run, wanted, starts_engine=starts_engine)
-        self._hold = _Hold(row, wanted, time.monotonic())
+        self._hold = _Hold(row, wanted, began)
         if not starts_engine:
             self._ledger.engine_rests(run, engine)
         self._tell_warm()

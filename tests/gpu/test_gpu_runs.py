@@ -78,6 +78,21 @@ def test_a_run_is_metered_by_the_drivers_accounts_and_its_energy_is_told(gpu_sit
 
 
 @trusted
+def test_an_engine_that_is_kept_is_watched_until_it_is_let_go(gpu_site: Site, gpus: Gpus) -> None:
+    gpus.describe("accounting off")
+    gpu_site.environment |= {"DROPSCALE_ENGINE__KEEP_WARM_SECONDS": "600", "STUB": "DEVICE cuda:0 CONTEXT 500"}
+    running = gpu_site.start()
+    gpu_site.drop("a.png", b"one")
+    wait_until(lambda: "the engine is kept warm" in running.log(), "it to be kept")
+    (used,) = report(gpu_site)["warm_ups"]
+    assert used["cost"] >= 0 and used["idle_seconds"] >= 0
+    wait_until(lambda: report(gpu_site)["warm_ups"][0]["idle_seconds"] > 1, "some time to be idle")
+    assert report(gpu_site)["gpu_seconds"] > 1, "what is held now is paid for already"
+    assert running.stop() == 0
+    query = "SELECT device, release_seconds < 1, unreleased_bytes, done FROM engine_runs"
+    assert gpu_site.query(query) == [("cuda:0", 1, 0, 1)]
+
+
 def test_an_account_of_an_earlier_process_of_that_number_is_not_believed(gpu_site: Site, gpus: Gpus) -> None:
     gpus.describe("accounting on")
     gpu_site.environment["STUB"] = "DEVICE cuda:0 CONTEXT 500 90000"
