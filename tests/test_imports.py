@@ -19,7 +19,7 @@ LAYERS = (
     {"collection"},
     {"provenance", "sections"},
     {"governor", "schedule"},
-    {"config", "schema", "settling", "observer", "rows", "logs", "hooks"},
+    {"config", "terms", "schema", "settling", "observer", "rows", "logs", "hooks"},
     {"ledger", "patience", "waiting", "leftovers", "metrics"},
     {"engine", "originals", "mounted", "instance", "intake", "outside", "warm_ups", "wishes"},
     {"inbox", "delivery", "nvidia", "health"},

@@ -230,6 +230,7 @@ def test_a_reload_keeps_it_unless_it_would_be_another_one(make_site: MakeSite) -
 
     reload(1, window={"quiet_seconds": 0.2})
     assert site.engines() == [first]
+    assert state(site)["state"] == "warm", "nor are its books closed"
     deliver(site, "b.png", b"two")
     assert wait_warm(site, 2) == first
     reload(2, engine={"threads": 1})

@@ -8,9 +8,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
 
 from sr_engine import protocol
 from watcher import warm_ups
@@ -21,48 +18,14 @@ from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.names import told
 from watcher.nvidia import DeviceWatch, may_use_nvidia
-from watcher.sections import Engine, Retry
+from watcher.terms import Order, Terms
 from watcher.warm_ups import Wanted
 from watcher.wishes import Wishes
 
-if TYPE_CHECKING:
-    from watcher.schedule import Schedule
-
+_LONGEST_SECONDS = 86_400.0  # memory in pieces, tiles that had to be small: a day of it is enough
 _SIGN_SECONDS = 1.0  # how often a held engine is noted to be alive: after a kill of the watcher that is its end
+_OLD = "it is old, a fresh one follows if it is wanted"
 REFUSAL_NOTE = "warm_refused"
-
-
-class Order(NamedTuple):
-    """What engines are started with, as `EngineProcess` takes it."""
-
-    settings: Engine
-    models_folder: str
-    limits: protocol.Limits
-    cache_folder: str
-    sha256: str
-
-    def makes_the_same(self, other: "Order") -> bool:
-        """Whether an engine of one is as good as one of the other."""
-        settings = msgspec.structs.replace(self.settings, keep_warm_seconds=other.settings.keep_warm_seconds)
-        return self._replace(settings=settings) == other
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How a watcher that stays keeps its engine.
-
-    Attributes:
-        schedule: times at which it is to be warm; None: none.
-        retry: how long to wait after a start ahead that failed.
-        refusal: why no engine may be kept or loaded ahead now, a sentence without its full stop; empty: it may. Asked
-            from several threads.
-        wake: called from another thread when a held engine told something.
-    """
-
-    schedule: "Schedule | None"
-    retry: Retry
-    refusal: Callable[[], str]
-    wake: Callable[[], None]
 
 
 @dataclass
@@ -76,8 +39,15 @@ class _Hold:
 class EngineKeeper:
     """Without `Terms` it keeps no engine beyond its batch."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, longest_seconds: float = _LONGEST_SECONDS) -> None:
+        """It has no engine yet.
+
+        Args:
+            ledger: stays open.
+            longest_seconds: of a process; who wants it longer gets a fresh one. `Accounts` looks back for a week.
+        """
         self._ledger = ledger
+        self._longest_seconds = longest_seconds
         self._order: Order | None = None
         self._terms: Terms | None = None
         self._engine: EngineProcess | None = None
@@ -160,7 +130,9 @@ class EngineKeeper:
         self._failures = 0
         if self._order is not None and (keep := self._order.settings.keep_warm_seconds):
             self._kept = Wanted("keep_warm", time.time(), time.monotonic() + keep)
-        if (wanted := self._wanted()) is None:
+        if self._is_old(engine):
+            self._release(_OLD)
+        elif (wanted := self._wanted()) is None:
             self._release("it is not wanted any more")
         else:
             self._begin_hold(wanted, starts_engine=False)
@@ -183,8 +155,9 @@ class EngineKeeper:
         self._ledger.see_engine()
         if engine.wants_attention:
             return self._attend
-        if wanted is None:
-            return lambda: self._release(self._refused or "its time is up")
+        if wanted is None or self._is_old(engine):
+            why = _OLD if wanted is not None else self._refused or "its time is up"
+            return lambda: self._release(why)
         if hold is not None and (hold.wanted.why, hold.wanted.until) != (wanted.why, wanted.until):
             return lambda: self._hold_for(wanted)
         return None
@@ -252,6 +225,9 @@ class EngineKeeper:
     def _stays(self) -> bool:
         keeps = self._order is not None and self._order.settings.keep_warm_seconds > 0
         return self._terms is not None and not self._terms.refusal() and (keeps or self._wanted() is not None)
+
+    def _is_old(self, engine: EngineProcess) -> bool:
+        return time.monotonic() - engine.meter.started > self._longest_seconds
 
     def _call_off(self) -> None:
         self._command = self._kept = None

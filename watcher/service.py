@@ -19,7 +19,7 @@ from watcher.gate import Gate
 from watcher.inbox import Inbox
 from watcher.intake import Intake, Taken
 from watcher.journal import tell, warn
-from watcher.keeper import EngineKeeper, Terms
+from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
 from watcher.mounted import mounted_now
 from watcher.names import display, told
@@ -27,6 +27,7 @@ from watcher.progress import Progress
 from watcher.rows import MOVING, Picture, State
 from watcher.sections import Config
 from watcher.settling import Settled
+from watcher.terms import Terms
 from watcher.vitals import Vitals
 from watcher.waiting import Waiting
 from watcher.workshop import Outcome, Workshop

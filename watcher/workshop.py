@@ -11,11 +11,12 @@ import msgspec
 from sr_engine.models import Model
 from watcher.delivery import Delivery
 from watcher.journal import tell
-from watcher.keeper import EngineKeeper, Order
+from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
 from watcher.progress import Progress
 from watcher.rows import Picture
 from watcher.sections import Config
+from watcher.terms import Order
 
 
 @dataclass
