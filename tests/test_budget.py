@@ -79,6 +79,7 @@ def test_a_greater_budget_is_taken_up_by_a_reload(site: Site) -> None:
     promise.drop("urgent/now.png", b"an urgent picture")
     wait_until(lambda: "urgent/now.png" in site.names(site.archive), "the urgent one")
     assert site.names(site.inbox) == {"second.png", "third.png"}
+    wait_until(lambda: not site.engines() and running.log().count("engine ended") == 1, "the end of its engine")
     assert running.log().count("pictures wait until") == 1, "told once"
     site.configure(**HASTY_STUB, cost=PRICE, budget={"per_day": 20_000})
     running.process.send_signal(signal.SIGHUP)
@@ -150,6 +151,68 @@ def test_without_an_urgent_folder_none_is_urgent(site: Site) -> None:
     site.drop("urgent/now.png", b"an urgent picture")
     assert site.once().returncode == 0
     assert site.names(site.inbox) == {"urgent/now.png"}
+
+
+def test_what_was_taken_away_while_it_was_held_starts_no_engine(site: Site) -> None:
+    promise = Promise(site)
+    spend(site, promise)
+    running = site.start()
+    second = site.drop("second.png", b"another picture")
+    wait_until(lambda: "pictures wait until" in running.log(), "the hold")
+    second.unlink()
+    site.configure(**HASTY_STUB, cost=PRICE, budget={"per_day": 20_000})
+    running.process.send_signal(signal.SIGHUP)
+    promise.drop("third.png", b"a third one")
+    wait_until(lambda: "third.png" in site.names(site.archive), "the one that is there")
+    assert running.stop() == 0
+    assert site.upscaled() == [1, 1]
+
+
+def test_one_that_is_taken_away_alone_starts_none_when_the_hold_ends(site: Site) -> None:
+    promise = Promise(site)
+    spend(site, promise)
+    running = site.start()
+    second = site.drop("second.png", b"another picture")
+    wait_until(lambda: "pictures wait until" in running.log(), "the hold")
+    second.unlink()
+    site.execute("UPDATE engine_runs SET spawned_at = spawned_at - 864000")  # as if that day were over
+    wait_until(lambda: "window closed" in running.log(), "the end of the hold")
+    assert running.stop() == 0
+    assert "engine started" not in running.log()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_cpu_is_no_gpu_while_it_works_nor_after_a_kill(site: Site, killed: bool) -> None:
+    site.environment["STUB"] = ""
+    promise = Promise(site)
+    promise.drop("a.png", b"a picture SLOW 2 ")
+    running = site.start()
+    wait_until(lambda: site.status()["engine"]["state"] == "working", "the engine")
+    assert site.status()["budgets"][0]["used"] == 0
+    if killed:
+        running.kill()
+        assert site.once().returncode == 0
+    else:
+        wait_until(lambda: not site.names(site.inbox), "the picture")
+        assert running.stop() == 0
+    assert site.status()["budgets"][0]["used"] == 0
+    promise.check_end()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="another system says it otherwise")
+def test_a_ledger_that_does_not_answer_for_a_while_ends_no_watcher(site: Site) -> None:
+    running = site.start()
+    aside = site.root / "aside"
+    site.state.rename(aside)
+    site.state.symlink_to("state")  # a link to itself: an error that says nothing of the file
+    wait_until(lambda: "does not answer" in running.log(), "the error")
+    seen = running.log().count("does not answer")
+    wait_until(lambda: running.log().count("does not answer") > seen + 1, "more of it")
+    site.state.unlink()
+    aside.rename(site.state)
+    site.drop("a.png", b"a picture")
+    wait_until(lambda: "a.png" in site.names(site.archive), "the picture")
+    assert running.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,13 @@ class Accounts:
     """Sums over a ledger. Times are Unix time; `until` is not part of a period."""
 
     def __init__(self, ledger: Ledger) -> None:
+        """Sum up this ledger.
+
+        Raises:
+            LedgerLost: it is damaged.
+            LedgerError: it cannot be read.
+        """
+        ledger.check_values()
         self._ledger = ledger
         self._select = ledger.select
 
@@ -64,6 +71,15 @@ class Accounts:
     def warm_ups(self, since: float, until: float, now: float) -> Iterator[WarmUp]:
         """Those that began in the period; one that is still on ends now."""
         return warm_ups.between(self._ledger, since, until, now)
+
+    def gpu_seconds(self, since: float, until: float) -> float:
+        """How long devices that are billed were held, summed by SQLite; one that is at work still ends at `until`."""
+        ((seconds,),) = self._select(
+            "SELECT SUM(MAX(MIN(COALESCE(exited_at, ?), ?) - MAX(COALESCE(held_from, spawned_at), ?), 0))"
+            " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? AND COALESCE(device, '') NOT LIKE 'cpu%'",
+            (until, until, since, since - _LONGEST_RUN_SECONDS, until),
+        )
+        return float(seconds or 0.0)
 
     def engine_runs(self, since: float, until: float, now: float) -> Iterator[EngineRun]:
         """Those that touch the period; one that is still at work ends now."""

@@ -215,6 +215,7 @@ class _Batch:
     def _handle(self, event: protocol.AnyEvent, pictures: dict[int, Picture], engine: EngineProcess) -> None:
         progress = self.workshop.progress
         if isinstance(event, protocol.Ready):
+            self.workshop.keeper.note_ready(engine)
             self.gpu_wait.ready(event)
             tell_ready(event)
         elif isinstance(event, protocol.Progress) and event.id in pictures:

@@ -57,6 +57,9 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
     config = _build(Config, tree, "", problems)
     try:
         IgnoreRules(config.watch.ignore)
+        urgent = config.window.urgent_folder
+        if urgent and (reason := IgnoreRules(()).reason(os.path.join(urgent, "a.jpg"))):
+            problems.append(("window.urgent_folder", f"nothing is taken from a folder of this name: {reason}"))
     except ValueError as error:
         problems.append(("watch.ignore", str(error)))
     if not problems and (problem := contradiction(config.budget)):

@@ -1,11 +1,11 @@
 """Whether an engine may start now: asks the governor, and tells once when the answer changes."""
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 
 from watcher.accounts import Accounts
-from watcher.bill import Period, Price, bill
-from watcher.governor import WARN_SHARE, Governor, Hold
+from watcher.governor import WARN_SHARE, Governor, Hold, Use
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.sections import Config
@@ -16,13 +16,7 @@ _LONGEST_SECONDS = 60.0  # the clock may be set while it waits
 
 def governor_of(config: Config, ledger: Ledger) -> Governor:
     """The governor that goes by this ledger."""
-    accounts = Accounts(ledger)
-    price = Price(config.cost.per_hour, config.cost.currency)
-
-    def spent(since: float, until: float) -> float:
-        return bill(Period(since, until, until), price, accounts.engine_runs(since, until, until)).gpu_seconds
-
-    return Governor(config.budget, config.cost, spent)
+    return Governor(config.budget, config.cost, Accounts(ledger).gpu_seconds)
 
 
 class Gate:
@@ -30,33 +24,44 @@ class Gate:
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self._governor = governor_of(config, ledger)
+        self._uses: list[Use] = []
         self._verdict: Hold | None = None  # whether anything waits for it or not
         self._hold: Hold | None = None
-        self._looked = -_LOOK_SECONDS  # monotonic
+        self._looked = 0.0  # monotonic
+        self._stale = True
         self._warned: set[tuple[str, float]] = set()
 
     def refresh(self) -> None:
         """An engine has worked: what was spent is another sum."""
-        self._looked = -_LOOK_SECONDS
+        self._stale = True
 
     def hold(self, now: float, *, wanted: bool) -> Hold | None:
         """Why no engine may start at `now`; None: it may, or none is wanted.
+
+        At rest nothing is asked: the ledger may be long.
 
         Raises:
             LedgerError: it cannot be told what was spent.
         """
         is_over = self._verdict is not None and now >= self._verdict.until
-        if is_over or time.monotonic() - self._looked >= _LOOK_SECONDS:
-            self._verdict = self._governor.hold(now)
-            self._warn(now)
-            self._looked = time.monotonic()
+        is_old = time.monotonic() - self._looked >= _LOOK_SECONDS
+        if self._stale or is_over or (wanted and is_old):
+            self._uses = self._governor.uses(now)
+            self._verdict = self._governor.hold(now, self._uses)
+            self._warn(self._uses)
+            self._looked, self._stale = time.monotonic(), False
         self._tell(self._verdict if wanted else None)
         return self._hold
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether something was held at the last look."""
+        return self._hold is not None
+
     def refusal(self) -> str:
-        """Why no engine may start, as of the last look, whether anything waits or not; empty: it may."""
-        verdict = self._verdict
-        return "" if verdict is None else f"{verdict.reason}, until {when_told(verdict.until)}"
+        """Why no engine may start now, by what was spent at the last look; empty: it may. Asked by any thread."""
+        hold = self._governor.hold(time.time(), self._uses)
+        return "" if hold is None else f"{hold.reason}, until {when_told(hold.until)}"
 
     def asks_again(self) -> list[float]:
         """When to ask again, monotonic seconds; empty while nothing is held."""
@@ -66,14 +71,14 @@ class Gate:
 
     def _tell(self, hold: Hold | None) -> None:
         before, self._hold = self._hold, hold
-        if hold is not None and (before is None or hold.reason != before.reason):
+        if hold is not None and (before is None or (hold.kind, hold.until) != (before.kind, before.until)):
             when = when_told(hold.until)
             warn("held", "pictures wait until {when}: {reason}", when=when, reason=hold.reason)
         elif before is not None and self._verdict is None:
             tell("released", "engines may start again")
 
-    def _warn(self, now: float) -> None:
-        for use in self._governor.uses(now):
+    def _warn(self, uses: Sequence[Use]) -> None:
+        for use in uses:
             if use.share >= WARN_SHARE and (use.name, use.until) not in self._warned:
                 self._warned.add((use.name, use.until))
                 text = "{share:.0f} % of a budget are used: {use}"

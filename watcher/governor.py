@@ -3,7 +3,7 @@
 Pure but for what was spent, which the ledger knows. Days and months are those of the local calendar, as in the report.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from watcher.sections import Budget, Cost
 
 WARN_SHARE = 0.8  # of a budget
 
-_LOOK_AHEAD_DAYS = 2  # hours repeat daily, and a change of the clocks may swallow one of their ends
+_LOOK_AHEAD_SECONDS = 2 * 86_400.0  # hours repeat daily, and a change of the clocks may swallow them once
 
 Spent = Callable[[float, float], float]  # seconds that billed devices were held from one Unix time to another
 
@@ -20,10 +20,12 @@ class Hold(NamedTuple):
     """Engines may not start.
 
     Attributes:
+        kind: "budget" or "hours".
         reason: for people.
         until: Unix time at which to ask again.
     """
 
+    kind: str
     reason: str
     until: float
 
@@ -63,15 +65,21 @@ class Governor:
         self._only_between = [_range(text) for text in budget.only_between]
         self._quiet = [_range(text) for text in budget.quiet_hours]
 
-    def hold(self, now: float) -> Hold | None:
-        """Why no engine may start at `now` (Unix time); None: it may."""
-        if not self._is_open(datetime.fromtimestamp(now).time()):
-            return Hold("engines do not start in these hours", self._opens_at(now))
-        used_up = [use for use in self.uses(now) if use.share >= 1]
-        if not used_up:
-            return None
-        longest = max(used_up, key=lambda use: use.until)
-        return Hold(f"the budget is used up: {longest}", self._opens_at(longest.until))
+    def hold(self, now: float, uses: Sequence[Use] | None = None) -> Hold | None:
+        """Why no engine may start; None: it may.
+
+        Args:
+            now: Unix time.
+            uses: what `uses` told, of that time or a little before.
+        """
+        holds = [
+            Hold("budget", f"the budget is used up: {use}", self._opens_at(use.until))
+            for use in (self.uses(now) if uses is None else uses)
+            if use.share >= 1 and use.until > now
+        ]
+        if not self._is_open(now):
+            holds.append(Hold("hours", "engines do not start in these hours", self._opens_at(now)))
+        return max(holds, key=lambda hold: hold.until, default=None)
 
     def uses(self, now: float) -> list[Use]:
         """How much of each budget that is set was used by `now` (Unix time)."""
@@ -94,29 +102,29 @@ class Governor:
     def _in_unit(self, seconds: float) -> float:
         return seconds / 3600 * self._cost.per_hour if self._budget.unit == "money" else seconds / 60
 
-    def _is_open(self, clock: time) -> bool:
+    def _is_open(self, now: float) -> bool:
+        return self._is_open_by(datetime.fromtimestamp(now).time())
+
+    def _is_open_by(self, clock: time) -> bool:
         allowed = not self._only_between or any(_contains(hours, clock) for hours in self._only_between)
         return allowed and not any(_contains(hours, clock) for hours in self._quiet)
 
     def _opens_at(self, now: float) -> float:
-        """The first time from `now` on in open hours; if there is none, when to look again."""
-        if self._is_open(datetime.fromtimestamp(now).time()):
+        """The first time from `now` on in open hours; if there is none, when to look again.
+
+        Minute by minute, for clocks leap twice a year, over the ends of hours too.
+        """
+        if self._is_open(now):
             return now
-        today = datetime.fromtimestamp(now).date()
-        clocks = [begin for begin, _ in self._only_between] + [end for _, end in self._quiet]
-        days = [today + timedelta(days=number) for number in range(_LOOK_AHEAD_DAYS + 1)]
-        ends = sorted(datetime.combine(day, clock).timestamp() for day in days for clock in clocks)
-        for end in ends:
-            if end > now and self._is_open(datetime.fromtimestamp(end).time()):
-                return end
-        return _begin(days[-1])
+        minute = (now // 60 + 1) * 60
+        return next((at for at in _minutes(minute, _LOOK_AHEAD_SECONDS) if self._is_open(at)), minute)
 
 
 def contradiction(budget: Budget) -> str:
     """What is wrong with hours that leave no time at all; empty if they leave some."""
     governor = Governor(budget, Cost(), lambda since, until: 0.0)
     minutes = (time(minute // 60, minute % 60) for minute in range(24 * 60))
-    return "" if any(map(governor._is_open, minutes)) else "no time of the day is left in which engines may start"
+    return "" if any(map(governor._is_open_by, minutes)) else "no time of the day is left in which engines may start"
 
 
 _Hours = tuple[time, time]
@@ -133,6 +141,10 @@ def _contains(hours: _Hours, clock: time) -> bool:
     if begin < end:
         return begin <= clock < end
     return clock >= begin or clock < end
+
+
+def _minutes(since: float, seconds: float) -> Iterator[float]:
+    return (since + 60 * number for number in range(int(seconds // 60)))
 
 
 def _begin(day: date) -> float:

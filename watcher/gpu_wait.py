@@ -4,6 +4,7 @@ The order: the usual tiles, tried again with growing pauses for `engine.gpu_wait
 be had (smaller tiles, another GPU, a CPU where the device is `auto`), which the engine chooses; then the pictures wait.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -115,4 +116,6 @@ def waiting(notes: Mapping[str, str], now: float) -> str:
         now: Unix time.
     """
     stale_at, _, reason = notes.get(NOTE, "").partition(" ")
-    return reason if stale_at and float(stale_at) > now else ""
+    with contextlib.suppress(ValueError):
+        return reason if float(stale_at) > now else ""
+    return ""

@@ -3,6 +3,7 @@
 There are two windows: what is urgent does not wait for a batch of all else, nor for the governor.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Iterable
@@ -63,8 +64,10 @@ class Intake:
         )
         self._held: dict[str, _Held] = {}
         self._in_batch: set[str] = set()
-        self._ahead: set[str] = set()  # files of the window whose hashes were asked for
-        self._hasher = ThreadPoolExecutor(1, "hash")
+        # By whether they are urgent: files of the windows whose hashes were asked for, and who hashes them. What is
+        # urgent must not wait until gigabytes of what is held are read.
+        self._ahead: dict[bool, set[str]] = {True: set(), False: set()}
+        self._hashers = {True: ThreadPoolExecutor(1, "urgent"), False: ThreadPoolExecutor(1, "hash")}
 
     def __len__(self) -> int:
         """How many wait for a batch."""
@@ -83,10 +86,13 @@ class Intake:
             identity: as it was seen to be whole.
             now: monotonic seconds.
         """
+        if path in self._in_batch:
+            return  # it is looked at again when that is over
         self._held[path] = _Held(identity, time.time())
-        if len(self._ahead) < self._most_ahead:
+        ahead = self._ahead[self._is_urgent(path)]
+        if len(ahead) < self._most_ahead:
             self._hash(path)
-            self._ahead.add(path)
+            ahead.add(path)
         self._window_of(path).add(path, _pixels(os.path.join(self._root, path)), now)
 
     def holds(self, path: str, identity: Identity) -> bool:
@@ -97,7 +103,6 @@ class Intake:
             return False
         if self._held[path].identity.same_state(identity):
             return True
-        self._window_of(path).discard(path)
         self._forget(path)
         return False
 
@@ -107,11 +112,12 @@ class Intake:
             self._forget(path)
 
     def closing(self, now: float, *, urgent_only: bool) -> Closing | None:
-        """The window that closes at `now` (monotonic seconds): the urgent one first."""
-        for urgent in (True,) if urgent_only else (True, False):
-            if reason := self._window(urgent=urgent).closing_reason(now):
-                return Closing(reason, urgent)
-        return None
+        """The window that closes at `now` (monotonic seconds): the urgent one first, even if it is young."""
+        if reason := self._urgent.closing_reason(now):
+            return Closing(reason, urgent=True)
+        if urgent_only or not (reason := self._ordinary.closing_reason(now)):
+            return None
+        return Closing("urgent ones go first", urgent=True) if len(self._urgent) else Closing(reason, urgent=False)
 
     def close_times(self, *, urgent_only: bool) -> list[float]:
         """When windows close by time alone, monotonic seconds; see `Window.closes_at`."""
@@ -126,19 +132,22 @@ class Intake:
         """The files of one batch, and those of the next are hashed while it runs."""
         paths = self._window(urgent=urgent).take()
         self.engage(paths)
-        self._ahead.difference_update(paths)
+        ahead = self._ahead[urgent]
+        ahead.difference_update(paths)
         taken = [
             Taken(path, self._held[path].identity, self._held[path].arrived_at, self._hash(path)) for path in paths
         ]
-        waiting = [path for path in self._held if path not in self._in_batch]
-        for path in waiting[: self._most_ahead]:
+        of_kind = (path for path in self._held if path not in self._in_batch and self._is_urgent(path) is urgent)
+        for path in itertools.islice(of_kind, self._most_ahead):
             self._hash(path)
-            self._ahead.add(path)
+            ahead.add(path)
         return taken
 
     def engage(self, paths: Iterable[str]) -> None:
-        """These are in work."""
-        self._in_batch.update(paths)
+        """These are in work, and wait for no other batch."""
+        for path in paths:
+            self._in_batch.add(path)
+            self._window_of(path).discard(path)
 
     def disengage(self) -> set[str]:
         """The work is over; returns what was in it."""
@@ -149,7 +158,8 @@ class Intake:
 
     def close(self) -> None:
         """Hash no more."""
-        self._hasher.shutdown(cancel_futures=True)
+        for hasher in self._hashers.values():
+            hasher.shutdown(cancel_futures=True)
 
     def _window(self, *, urgent: bool) -> Window[str]:
         return self._urgent if urgent else self._ordinary
@@ -158,14 +168,15 @@ class Intake:
         return self._window(urgent=self._is_urgent(path))
 
     def _forget(self, path: str) -> None:
+        self._window_of(path).discard(path)
         self._held.pop(path, None)
-        self._ahead.discard(path)
+        self._ahead[self._is_urgent(path)].discard(path)
 
     def _hash(self, path: str) -> "Future[Digest]":
         held = self._held[path]
         content = held.content
         if content is None:
-            content = self._hasher.submit(digest, os.path.join(self._root, path))
+            content = self._hashers[self._is_urgent(path)].submit(digest, os.path.join(self._root, path))
             self._held[path] = held._replace(content=content)
         return content
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sr_engine import protocol
+from sr_engine import models, protocol
 from watcher import warm_ups
 from watcher.engine import EngineGaveUp, EngineProcess, EngineTrouble
 from watcher.errors import LedgerError
@@ -116,6 +116,15 @@ class EngineKeeper:
             tell("engine_taken", "the engine is warm (process {pid})", pid=engine.pid)
         engine.stays = not alone and self._stays()
         return engine
+
+    def note_ready(self, engine: EngineProcess) -> None:
+        """It has its device.
+
+        Raises:
+            LedgerError: that cannot be written.
+        """
+        if engine is self._engine and self._run is not None:
+            self._ledger.engine_rests(self._run, engine)
 
     def give_back(self, engine: EngineProcess) -> None:
         """The batch is done with it: it is kept, or ends."""
@@ -255,8 +264,10 @@ class EngineKeeper:
             raise
         self._engine, self._watch = engine, watch
         try:
-            model, spawned_at = self._order.settings.model, engine.meter.spawned_at
-            self._run = self._ledger.engine_spawned(batch, engine.pid, model, spawned_at)
+            settings = self._order.settings
+            # who pays for it must be known, should it never be ready, or this watcher be killed before
+            device = None if models.expects_gpu(settings.runtime, settings.device) else "cpu"
+            self._run = self._ledger.engine_spawned(batch, engine.pid, settings.model, engine.meter.spawned_at, device)
         except BaseException:
             self._end()
             raise

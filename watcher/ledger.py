@@ -26,6 +26,12 @@ FILE_NAME = "ledger.sqlite3"
 LOST_NAME = "ledger.lost"  # an empty file beside a ledger that was found damaged at work
 
 
+_NUMBERS = {"pid", "events_missed", "started_at", "last_reconcile", "folders_read", "engine_since"}  # of the notes
+
+# By the declared type of a column: what SQLite may say of its values.
+_ALLOWED = {"INTEGER": "'integer', 'null'", "REAL": "'real', 'integer', 'null'", "TEXT": "'text', 'null'"}
+
+
 class FoundResult(NamedTuple):
     """A result that lies in the outbox: its path below, its bytes, and what it says of itself."""
 
@@ -85,6 +91,22 @@ class Ledger:
                 raise fault(error, f"cannot read the ledger {self.path}") from error
         if problem:
             raise lost(f"the ledger {self.path} is damaged: {problem}")
+
+    def check_values(self) -> None:
+        """See that the rows which are summed up hold what their columns can, of which SQLite does not take care.
+
+        Raises:
+            LedgerLost: they do not.
+            LedgerError: they cannot be read.
+        """
+        for table in ("batches", "engine_runs", "warm_ups"):
+            wrong = " OR ".join(
+                f"typeof({column}) NOT IN ({_ALLOWED[kind]})"
+                for column, kind in self.types_of(table).items()
+                if kind in _ALLOWED
+            )
+            if self.select(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1", ()):  # noqa: S608 - the names are ours
+                raise self._fault(ValueError(f"a value in {table} is of another kind"), f"{self.path} is damaged")
 
     def _file_now(self) -> tuple[int, int] | None:
         try:
@@ -298,17 +320,30 @@ class Ledger:
 
     # Engine time and notes
 
-    def engine_spawned(self, batch: int | None, pid: int, model: str, spawned_at: float) -> int:
-        """An engine process was started, at that Unix time, for a batch or ahead of any; returns the id of the run."""
+    def engine_spawned(
+        self, batch: int | None, pid: int, model: str, spawned_at: float, device: str | None = None
+    ) -> int:
+        """An engine process was started.
+
+        Args:
+            batch: that it is for; None: it is ahead of any.
+            pid: its id.
+            model: that it was told to load.
+            spawned_at: Unix time.
+            device: if that can be known before it says so.
+
+        Returns:
+            The id of the run.
+        """
         with self.transaction() as connection:
             cursor = connection.execute(
-                "INSERT INTO engine_runs (batch, host, pid, spawned_at, model) VALUES (?, ?, ?, ?, ?)",
-                (batch, platform.node(), pid, spawned_at, model),
+                "INSERT INTO engine_runs (batch, host, pid, spawned_at, model, device) VALUES (?, ?, ?, ?, ?, ?)",
+                (batch, platform.node(), pid, spawned_at, model, device),
             )
             return int(cursor.lastrowid or 0)
 
     def engine_rests(self, run: int, engine: "EngineProcess") -> None:
-        """The engine process of that run is held without work: what is known by now, should this watcher be killed."""
+        """The engine process of that run has its device, or rests: what is known, should this watcher be killed."""
         self._change(run, table="engine_runs", **_known_of(engine))
 
     def engine_ended(self, run: int, engine: "EngineProcess") -> None:
@@ -366,7 +401,13 @@ class Ledger:
 
     def notes(self) -> dict[str, str]:
         """What the watcher noted last."""
-        return dict(self.select("SELECT key, value FROM notes", ()))
+        notes: dict[str, str] = dict(self.select("SELECT key, value FROM notes", ()))
+        try:
+            for key in _NUMBERS & notes.keys():
+                float(notes[key])
+        except (TypeError, ValueError) as error:
+            raise self._fault(error, f"a note in the ledger {self.path} is damaged") from error
+        return notes
 
     # What was before this ledger
 
@@ -462,10 +503,7 @@ def _known_of(engine: "EngineProcess") -> dict[str, Any]:
         "spawn_seconds": meter.spawn_seconds,
         "load_seconds": meter.load_seconds,
         "compute_seconds": meter.compute_seconds,
-        "runtime": ready.runtime if ready else None,
-        "device": ready.device if ready else None,
-        "precision": ready.precision if ready else None,
         "done": engine.done,
         "failed": engine.failed,
         "peak_memory_bytes": engine.peak_memory_bytes,
-    }
+    } | ({"runtime": ready.runtime, "device": ready.device, "precision": ready.precision} if ready else {})

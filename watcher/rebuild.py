@@ -58,6 +58,7 @@ def _sound_ledger(state_folder: str) -> Ledger:
     ledger = Ledger(state_folder)
     try:
         ledger.check_whole()
+        ledger.check_values()
         ledger.counts(), ledger.notes(), ledger.open_rows()  # values that are none are not SQLite's concern
     except BaseException:
         ledger.close()

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import queue
 import time
 import traceback
@@ -14,7 +15,7 @@ from watcher import memory
 from watcher.batch import run_batch
 from watcher.delivery import Delivery
 from watcher.errors import LedgerError, LedgerLost
-from watcher.filesystem import Identity
+from watcher.filesystem import Identity, look_at
 from watcher.gate import Gate
 from watcher.inbox import Inbox
 from watcher.intake import Intake, Taken
@@ -288,7 +289,7 @@ class Service:
             idle = self._job is None
             due += self._waiting.times(moving=idle)
             if idle:
-                due += self._intake.close_times(urgent_only=self._is_held())
+                due += self._intake.close_times(urgent_only=self._gate.is_closed)
                 due += self._gate.asks_again()
         if self._job is None:
             due += self._keeper.times()
@@ -359,7 +360,9 @@ class Service:
                 self._unread.add(path)
                 warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
                 continue
-            if content.identity.same_state(identity):
+            # held for hours, perhaps: an engine is not started for what was taken away meanwhile
+            there = look_at(os.path.join(self.inbox.root, path))
+            if content.identity.same_state(identity) and there is not None and there.same_state(identity):
                 whole.append((path, content))
         arrived = {taken.path: taken.arrived_at for taken in found}
         outcome = run_batch(self._workshop, whole, closed_by, arrived) if whole else Outcome()

@@ -116,6 +116,26 @@ def test_hours_that_the_clocks_leap_over_end_in_the_end(now: str) -> None:
     assert governor.hold(moment) is None
 
 
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("governor", "now", "until"),
+    [
+        (of_hours(quiet=("22:00-02:30",)), "2026-03-29 01:00+01:00", "2026-03-29 03:00+02:00"),
+        (of_hours(quiet=("02:30-03:30",)), "2026-10-25 02:40+02:00", "2026-10-25 02:00+01:00"),
+        (of_hours("02:30-04:00"), "2026-03-29 01:00+01:00", "2026-03-29 03:00+02:00"),
+    ],
+)
+def test_hours_end_at_the_minute_when_the_clocks_leap(governor: Governor, now: str, until: str) -> None:
+    hold = governor.hold(at(now))
+    assert hold is not None and hold.until == at(until)
+
+
+def test_of_hours_and_budget_the_later_is_told() -> None:
+    budget = Budget(per_day=1, quiet_hours=("12:00-13:00",))
+    governor = Governor(budget, Cost(per_hour=3600), Spending(1, "2026-11-23 10:00"))
+    assert hold_until(governor, "2026-11-23 12:30") == "2026-11-24 00:00"
+
+
 def test_hours_that_leave_none_are_a_contradiction() -> None:
     assert not contradiction(Budget(only_between=("08:00-09:00",), quiet_hours=("08:00-08:59",)))
     assert "no time of the day" in contradiction(Budget(only_between=("08:00-09:00",), quiet_hours=("07:00-10:00",)))
