@@ -33,6 +33,7 @@ slow: $(VENV)/test.ready
 bench: $(VENV)/test.ready
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/workload.py $(if $(BENCH_PHOTOS),--photos '$(BENCH_PHOTOS)')
+	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/engine.py $(if $(BENCH_PHOTOS),--photos '$(BENCH_PHOTOS)')
 
 clean:
@@ -42,7 +43,7 @@ clean:
 $(VENV)/dropscale.ready: pyproject.toml deploy/requirements.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dropscale needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python deploy/requirements.py > $(VENV)/requirements.txt
+	$(BIN)/python deploy/requirements.py web > $(VENV)/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(BIN)/python deploy/requirements.py --only openvino > $(VENV)/requirements-openvino.txt

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ LAYERS = (
     {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals", "vitals"},
     {"bill", "replay", "meter", "report_pages", "hook_calls"},
     {"filesystem", "webhook"},
+    {"live"},
     {"download"},
     {"collection"},
     {"provenance", "sections"},
     {"governor", "schedule"},
-    {"config", "terms", "schema", "settling", "observer", "rows", "logs", "hooks"},
+    {"config", "terms", "schema", "settling", "observer", "rows", "logs", "hooks", "page"},
     {"ledger", "patience", "waiting", "leftovers", "metrics"},
     {"engine", "originals", "mounted", "instance", "intake", "outside", "warm_ups", "wishes"},
     {"inbox", "delivery", "nvidia", "health"},
@@ -30,13 +32,14 @@ LAYERS = (
     {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
     {"batch", "doctor"},
     {"service"},
-    {"cli_models", "cli_report", "cli_health", "cli_warm"},
+    {"cli_models", "cli_report", "cli_health", "cli_warm", "cli_web"},
     {"cli"},
 )
 FROM_THE_ENGINE = {"protocol", "models", "headers", "errors", "nvml"}  # light, all of them
 HEAVY = {"numpy", "cv2", "onnxruntime", "openvino", "torch", "tensorflow", "PIL", "scipy"}
 
 WATCHER = sorted(path.stem for path in (ROOT / "watcher").glob("*.py") if path.stem != "__init__")
+PAGE = sorted(path.stem for path in (ROOT / "webpage").glob("*.py") if path.stem not in {"__init__", "__main__"})
 ENGINE = sorted(path for path in (ROOT / "sr_engine").rglob("*.py"))
 
 
@@ -122,8 +125,31 @@ def test_the_engine_never_imports_the_watcher(path: Path) -> None:
     assert not {name for name in imported(path) if name.split(".")[0] == "watcher"}
 
 
+def test_the_page_loads_nothing_heavy_and_pictures_only_in_a_process_of_their_own() -> None:
+    light = {f"webpage.{module}" for module in PAGE} - {"webpage.rendering"}
+    assert not loaded_by(*light) & HEAVY
+    assert "PIL" in loaded_by("webpage.rendering")
+
+
+def test_the_watcher_knows_the_page_only_by_its_command_line() -> None:
+    users = {
+        module
+        for module in WATCHER
+        if any(name.split(".")[0] == "webpage" for name in imported(ROOT / "watcher" / f"{module}.py"))
+    }
+    assert users == {"cli_web"}
+    assert not loaded_by("watcher.cli") & {"webpage", "flask", "waitress"}
+
+
+def test_the_page_moves_and_removes_nothing_but_its_own() -> None:
+    """`uploads` its hidden files, `thumbnails` and `rendering` what lies in the state folder."""
+    for module in set(PAGE) - {"uploads", "thumbnails", "rendering"}:
+        text = (ROOT / "webpage" / f"{module}.py").read_text()
+        assert not re.search(r"\b(os|shutil)\.(rename|replace|unlink|remove|rmdir|rmtree|move|link|truncate)\b", text)
+
+
 def test_only_the_command_line_prints_or_exits() -> None:
-    for module in set(WATCHER) - {"cli", "cli_models", "cli_report", "cli_health", "cli_warm"}:
+    for module in set(WATCHER) - {"cli", "cli_models", "cli_report", "cli_health", "cli_warm", "cli_web"}:
         tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         calls -= {"os._exit"} if module == "health" else set()  # a child of its own

@@ -49,7 +49,7 @@ def test_each_command_of_the_shell_blocks_is_run_by_a_test() -> None:
 
 def test_each_command_of_the_table_exists_with_its_options() -> None:
     table = re.findall(r"^\| `dropscale (\w+)([^`]*)`", README, re.M)
-    names = "init run once status health retry upscale models warm report doctor"
+    names = "init run once status health retry upscale models warm report web doctor"
     assert {name for name, _ in table} == set(names.split())
     for name, rest in table:
         shown = subprocess.run([command(), name, "--help"], capture_output=True, text=True, check=True).stdout

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from watcher import warm_ups
 from watcher.bill import EngineRun, WarmUp
-from watcher.ledger import Ledger
 from watcher.replay import Costs
+from watcher.rows import Selects
 
 _LONGEST_RUN_SECONDS = 7 * 86_400.0  # an engine that began earlier than this before a period is not looked for
 _MOST_ARRIVALS = 50_000  # seconds with pictures: what is replayed in the time that a person waits
@@ -30,14 +30,7 @@ class Pictures(NamedTuple):
 class Accounts:
     """Sums over a ledger. Times are Unix time; `until` is not part of a period."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        """Sum up this ledger.
-
-        Raises:
-            LedgerLost: it is damaged.
-            LedgerError: it cannot be read.
-        """
-        ledger.check_values()
+    def __init__(self, ledger: Selects) -> None:
         self._ledger = ledger
         self._select = ledger.select
 

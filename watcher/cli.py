@@ -17,7 +17,7 @@ from watcher.cli_health import health_command
 from watcher.cli_models import model_commands
 from watcher.cli_report import report_command
 from watcher.cli_warm import warm_command
-from watcher.delivery import Delivery
+from watcher.cli_web import web_command
 from watcher.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -31,10 +31,12 @@ from watcher.errors import (
 from watcher.journal import tell, warn
 from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
+from watcher.live import LiveProgress
 from watcher.logs import begin_log
 from watcher.mounted import check_mounts, note_mounts
 from watcher.mounts import sync_client_hint, sync_warning
 from watcher.names import display
+from watcher.page import Page, check_wall
 from watcher.progress import Progress
 from watcher.sections import Config
 from watcher.service import Ended, Service
@@ -150,6 +152,8 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Watch the inbox until stopped (SIGTERM, SIGINT); SIGHUP reads the config again."""
     progress = begin_log(log_format, verbose=verbose)
     path, settings = _load(config_path)
+    if settings.web.enabled:
+        check_wall(settings.web)
     signals = Signals()
     with _sole_watcher(settings) as ledger:
         model = _model(settings, _models_folder(settings))
@@ -162,9 +166,14 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
                 model = _model(settings, _models_folder(settings))
             return (settings, model) != before
 
+        def watch(keeper: EngineKeeper) -> Ended:
+            options = ["--log-format", log_format, *(["--verbose"] if verbose else [])]
+            with Page(settings.web, settings.retry, path, options):
+                return _watch(settings, ledger, keeper, progress, signals, renew)
+
         try:
             with contextlib.closing(EngineKeeper(ledger)) as keeper:
-                while _watch(settings, ledger, keeper, progress, signals, renew) is Ended.RELOAD:
+                while watch(keeper) is Ended.RELOAD:
                     pass
         except LedgerLost as error:
             if signals.stop:
@@ -212,24 +221,14 @@ def status(config_path: str | None, as_json: bool) -> int:
 def retry(paths: tuple[str, ...], config_path: str | None) -> int:
     """Put failed pictures back into the inbox: all, or those named (below the failed folder, or as paths)."""
     _, settings = _load(config_path)
-    config.check_folders(settings.folders)
-    instance.prepare_state_folder(settings.folders.state)
-    failed_folder = settings.folders.failed
-    ledger = Ledger(settings.folders.state)
+    folder = settings.folders.failed
     missing = 0
-    try:
-        check_mounts(settings.folders, ledger)
-        delivery = Delivery(settings.folders, ledger)
-        for path in failed.named(paths, failed_folder):
-            try:
-                back = delivery.put_back(path)
-            except FileNotFoundError:
-                _complain(f"there is no {display(os.path.join(failed_folder, path))}", "see `dropscale status`")
-                missing += 1
-                continue
+    for path, back in failed.put_back(settings, failed.named(paths, folder)):
+        if back is None:
+            _complain(f"there is no {display(os.path.join(folder, path))}", "see `dropscale status`")
+            missing += 1
+        else:
             click.echo(f"{display(path)} is back in the inbox as {display(back)}")
-    finally:
-        ledger.close()
     return EXIT_SOME_FAILED if missing else EXIT_DONE
 
 
@@ -308,6 +307,7 @@ commands.add_command(model_commands(_load_if_any, _config_option))
 commands.add_command(health_command(lambda path: _load(path)[1], _config_option))
 commands.add_command(report_command(lambda path: _load(path)[1], _config_option))
 commands.add_command(warm_command(lambda path: _load(path)[1], _config_option))
+commands.add_command(web_command(lambda path: _load(path)[1], _config_option))
 
 
 @contextlib.contextmanager
@@ -362,6 +362,8 @@ def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
         new = config.load(path, os.environ)
         config.check_folders(new.folders)
         _model(new, _models_folder(new))
+        if new.web.enabled:
+            check_wall(new.web)
         if new.folders.state != old.folders.state:
             raise ConfigError("folders.state cannot change while the watcher runs", "start it again")
         check_mounts(new.folders, ledger)
@@ -381,7 +383,8 @@ def _service(
     renew: Callable[[], bool] = lambda: False,
 ) -> Service:
     folder = _models_folder(settings)
-    return Service(settings, _model(settings, folder), folder, ledger, keeper, progress, renew)
+    live = LiveProgress(progress, settings.folders.state)
+    return Service(settings, _model(settings, folder), folder, ledger, keeper, live, renew)
 
 
 def _models_folder(settings: Config) -> str:

@@ -100,6 +100,7 @@ def _collect(config: "Config", period: "Period", wait_seconds: float | None) -> 
             f"there is no ledger {display(path)}", "it comes with the first `dropscale run` or `once`"
         )
     ledger = Ledger(config.folders.state)
+    ledger.check_values()
     wanted = report.Settings(
         price=Price(config.cost.per_hour, config.cost.currency),
         max_seconds=config.window.max_seconds,

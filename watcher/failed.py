@@ -1,11 +1,43 @@
-"""Which of the failed pictures a user means."""
+"""Which of the failed pictures a user means, and how they are tried again."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from watcher.delivery import REASON_SUFFIX
+from watcher import config, instance
+from watcher.delivery import REASON_SUFFIX, Delivery
 from watcher.errors import UsageError
+from watcher.ledger import Ledger
+from watcher.mounted import check_mounts
 from watcher.names import display
+from watcher.sections import Config
+
+
+def put_back(settings: Config, paths: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Put failed pictures back into the inbox.
+
+    Args:
+        settings: which folders.
+        paths: below the failed folder.
+
+    Yields:
+        Each path, and the picture's path below the inbox; None if it is not there any more.
+
+    Raises:
+        ConfigError, EnvironmentFault: a folder is missing, or cannot be written.
+        LedgerError: the ledger cannot be written.
+        OSError: a picture cannot be moved.
+    """
+    config.check_folders(settings.folders)
+    instance.prepare_state_folder(settings.folders.state)
+    with contextlib.closing(Ledger(settings.folders.state)) as ledger:
+        check_mounts(settings.folders, ledger)
+        delivery = Delivery(settings.folders, ledger)
+        for path in paths:
+            try:
+                yield path, delivery.put_back(path)
+            except FileNotFoundError:
+                yield path, None
 
 
 def named(paths: Sequence[str], failed_folder: str) -> list[str]:

@@ -315,6 +315,17 @@ def write_file(path: str, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def replace_file(path: str, data: bytes) -> None:
+    """Put a small file of ours in the place of the one before, in one step; not synced, for what may be lost.
+
+    Raises:
+        OSError: writing failed; the one before is still there.
+    """
+    with open(f"{path}.new", "wb") as file:
+        file.write(data)
+    os.replace(f"{path}.new", path)
+
+
 def _give_name(hidden: str, target: str) -> None:
     try:
         rename_noreplace(hidden, target)

@@ -8,13 +8,14 @@ from watcher.accounts import Accounts
 from watcher.governor import WARN_SHARE, Governor, Hold, Use
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
+from watcher.rows import Selects
 from watcher.sections import Config
 
 _LOOK_SECONDS = 10.0  # what was spent changes with each batch, of which the gate is told; else only with the date
 _LONGEST_SECONDS = 60.0  # the clock may be set while it waits
 
 
-def governor_of(config: Config, ledger: Ledger) -> Governor:
+def governor_of(config: Config, ledger: Selects) -> Governor:
     """The governor that goes by this ledger."""
     return Governor(config.budget, config.cost, Accounts(ledger).gpu_seconds)
 

@@ -14,7 +14,7 @@ The states, and what the folders hold in each::
 
 import os
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from watcher.filesystem import Identity
 
@@ -103,3 +103,10 @@ def from_row(row: tuple[Any, ...]) -> Picture:
 
 def _path(value: bytes | None) -> str | None:
     return None if value is None else os.fsdecode(value)
+
+
+class Selects(Protocol):
+    """What can be asked: the watcher's ledger, or one that is open for reading only."""
+
+    def select(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """All rows of a query."""

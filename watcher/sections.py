@@ -1,5 +1,6 @@
 """The sections of config.yaml as types: keys, defaults, what is allowed. config.yaml says what each is for."""
 
+import ipaddress
 import os
 from typing import Annotated, Literal, get_args
 
@@ -226,6 +227,35 @@ class WarmTime(msgspec.Struct, frozen=True):
     ] = 0
 
 
+class Web(msgspec.Struct, frozen=True):
+    """The page; see config.yaml."""
+
+    enabled: Annotated[bool, Meta(description="true or false")] = False
+    host: Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:_-]+\Z", description="an address or a name of this machine")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")] = 8333
+    token: Annotated[
+        str,
+        Meta(
+            pattern=r"^([!-~]{16,200})?\Z",
+            description="16 to 200 characters without spaces, quoted if they are all digits, or empty",
+        ),
+    ] = ""
+    upload_megabytes: Annotated[int, Meta(ge=1, le=2047, description="a whole number from 1 to 2047")] = 2047
+    uploads_per_minute: Count = 600
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the page."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
 class Config(msgspec.Struct, frozen=True):
     """Everything a user can set."""
 
@@ -239,5 +269,6 @@ class Config(msgspec.Struct, frozen=True):
     budget: Budget = Budget()
     cost: Cost = Cost()
     metrics: Metrics = Metrics()
+    web: Web = Web()
     on_event: tuple[Hook, ...] = ()
     warm: tuple[WarmTime, ...] = ()

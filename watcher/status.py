@@ -61,6 +61,7 @@ def collect(config: Config) -> dict[str, Any]:
     if os.path.exists(os.path.join(folders.state, FILE_NAME)):
         try:
             with contextlib.closing(Ledger(folders.state)) as ledger:
+                ledger.check_values()
                 rows = {row.path: row for row in ledger.open_rows()}
                 notes = ledger.notes()
                 engine = warm_ups.engine_now(ledger, running=running)
@@ -78,7 +79,7 @@ def collect(config: Config) -> dict[str, Any]:
             if not stuck:
                 raise
     gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": notes.pop(ALARM_NOTE, "")}
-    engine = _engine_now(engine, recent.engine(notes, running=running))
+    engine = engine_now(engine, recent.engine(notes, running=running))
     engine["refused"] = notes.get(REFUSAL_NOTE, "") if running else ""
     engine["next_warm"] = _next_warm(config) if running else None
     for key in (NOTE, REFUSAL_NOTE, WISH_NOTE, ANSWER_NOTE):
@@ -141,7 +142,7 @@ def describe(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _engine_now(by_runs: dict[str, Any], by_watcher: dict[str, Any]) -> dict[str, Any]:
+def engine_now(by_runs: dict[str, Any], by_watcher: dict[str, Any]) -> dict[str, Any]:
     """The ledger's runs know who holds the engine, the watcher's note since when, and whether a batch's is ready."""
     starts = by_runs["state"] == "working" and by_watcher["state"] == "starting"
     return {**by_runs, "state": "starting" if starts else by_runs["state"], "since": by_watcher["since"]}

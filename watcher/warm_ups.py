@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from watcher.bill import WarmUp
 from watcher.ledger import Ledger
+from watcher.rows import Selects
 
 
 class Wanted(NamedTuple):
@@ -67,7 +68,7 @@ def served(ledger: Ledger, row: int, pictures: int) -> None:
         connection.execute("UPDATE warm_ups SET pictures = ? WHERE id = ?", (pictures, row))
 
 
-def between(ledger: Ledger, since: float, until: float, now: float) -> Iterator[WarmUp]:
+def between(ledger: Selects, since: float, until: float, now: float) -> Iterator[WarmUp]:
     """Those that began in a period, Unix time, each with what its engine took to start and to end."""
     rows = ledger.select(
         "SELECT why, wanted_at, COALESCE(device, ''), starts_engine,"
@@ -79,7 +80,7 @@ def between(ledger: Ledger, since: float, until: float, now: float) -> Iterator[
     return (WarmUp(*row) for row in rows)
 
 
-def engine_now(ledger: Ledger, *, running: bool) -> dict[str, Any]:
+def engine_now(ledger: Selects, *, running: bool) -> dict[str, Any]:
     """What the engine is doing, for `status`.
 
     Args:
