@@ -18,8 +18,8 @@ ENV_PREFIX = "DROPSCALE_"
 ENV_CONFIG = "DROPSCALE_CONFIG"
 DEFAULT_NAME = "config.yaml"
 
-_SECRET = {"url", "headers"}  # of hooks: what is written there is not repeated
-_SECRET_VARIABLE = ENV_PREFIX + "ON_EVENT"
+_SECRET = {"url", "headers", "token"}  # of hooks and the page: what is written there is not repeated
+_SECRET_VARIABLES = {ENV_PREFIX + "ON_EVENT", ENV_PREFIX + "WEB__TOKEN"}
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
@@ -152,7 +152,7 @@ def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str
         try:
             value = yaml.safe_load(environ[variable]) if environ[variable] else ""
         except (yaml.YAMLError, ValueError) as error:
-            shown = "" if variable == _SECRET_VARIABLE else f"={environ[variable]!r}"
+            shown = "" if variable in _SECRET_VARIABLES else f"={environ[variable]!r}"
             raise ConfigError(f"environment variable {variable}{shown} is not YAML") from error
         branch: Any = tree
         for key in parents:

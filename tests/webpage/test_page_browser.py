@@ -19,6 +19,8 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
+pytestmark = pytest.mark.slow  # a browser takes its time
+
 REAL = {"engine": {"start_seconds": 60}, "watch": {"settle_seconds": 0.1, "incomplete_seconds": 0.1}}
 
 # What a drag from a file manager brings; playwright has no drag of files of its own.

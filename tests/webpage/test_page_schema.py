@@ -38,6 +38,7 @@ def excluded(name: str) -> list[Any]:
     return [*found, schemathesis.checks.positive_data_acceptance] if name == "upload" else found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_an_operation_answers_as_it_says(schema: Any, still_walled: Page, name: str, mode: str) -> None:
