@@ -162,7 +162,7 @@ def test_status_of_odd_names_is_valid_json_and_one_line_each_for_people(stub_sit
     plain = site.run("status")
     assert plain.returncode == 0
     assert "\x1b" not in plain.stdout
-    assert len(plain.stdout.splitlines()) == 1 + 4 + 1 + 3 * 21  # each list shows 20 and how many more there are
+    assert len(plain.stdout.splitlines()) == 1 + 4 + 2 + 3 * 21  # each list shows 20 and how many more there are
 
 
 def test_every_json_log_line_of_odd_names_can_be_parsed(stub_site: Site) -> None:

@@ -36,17 +36,22 @@ class Gate:
         """An engine has worked: what was spent is another sum."""
         self._stale = True
 
-    def hold(self, now: float, *, wanted: bool) -> Hold | None:
+    def hold(self, now: float, *, wanted: bool, spending: bool = False) -> Hold | None:
         """Why no engine may start at `now`; None: it may, or none is wanted.
 
         At rest nothing is asked: the ledger may be long.
+
+        Args:
+            now: Unix time.
+            wanted: whether pictures wait for one.
+            spending: whether one is kept without work, which costs as much.
 
         Raises:
             LedgerError: it cannot be told what was spent.
         """
         is_over = self._verdict is not None and now >= self._verdict.until
         is_old = time.monotonic() - self._looked >= _LOOK_SECONDS
-        if self._stale or is_over or (wanted and is_old):
+        if self._stale or is_over or ((wanted or spending) and is_old):
             self._uses = self._governor.uses(now)
             self._verdict = self._governor.hold(now, self._uses)
             self._warn(self._uses)

@@ -240,7 +240,8 @@ class Service:
 
     def _is_held(self) -> bool:
         """Whether no engine may start now for what waits and is not urgent."""
-        return self._gate.hold(time.time(), wanted=self._intake.waits(urgent=False)) is not None
+        waits, spending = self._intake.waits(urgent=False), self._keeper.run is not None
+        return self._gate.hold(time.time(), wanted=waits, spending=spending) is not None
 
     def _finish_job(self, now: float) -> None:
         if self._job is None or not self._job.done():
