@@ -88,6 +88,7 @@ def test_a_greater_budget_is_taken_up_by_a_reload(site: Site) -> None:
     promise.check_end()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_watcher_that_holds_pictures_sleeps(site: Site) -> None:
     promise = Promise(site)
@@ -168,6 +169,7 @@ def test_what_was_taken_away_while_it_was_held_starts_no_engine(site: Site) -> N
     assert site.upscaled() == [1, 1]
 
 
+@pytest.mark.slow
 def test_one_that_is_taken_away_alone_starts_none_when_the_hold_ends(site: Site) -> None:
     promise = Promise(site)
     spend(site, promise)

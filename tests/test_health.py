@@ -53,6 +53,7 @@ def test_a_watcher_at_rest_is_healthy_until_it_ends(stub_site: Site) -> None:
     assert "no watcher is running" in health(stub_site, 1)
 
 
+@pytest.mark.slow
 def test_a_watcher_that_hangs_is_not_healthy_and_is_again_when_it_goes_on(stopped: Stopped) -> None:
     """It holds the lock and its process is there, which is all that a look at processes would tell."""
     heartbeat = stopped.site.state / "heartbeat"
@@ -117,6 +118,7 @@ def test_a_wrong_config_has_a_code_of_its_own(stub_site: Site) -> None:
     assert "watch.settle_seconds" in complaint(stub_site.run("health"), 2)
 
 
+@pytest.mark.slow
 def test_the_heartbeat_is_no_more_than_a_file_touched_now_and_then(stub_site: Site) -> None:
     stub_site.start()
     heartbeat = stub_site.state / "heartbeat"

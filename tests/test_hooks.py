@@ -221,6 +221,7 @@ def test_a_redirect_is_not_followed(hooked: Callable[..., Site], server: Server)
     assert SECRET not in running.log()
 
 
+@pytest.mark.slow
 def test_a_stop_waits_a_little_then_says_what_was_not_delivered(hooked: Callable[..., Site], server: Server) -> None:
     """The default timeout is longer than the drain: the limit is the drain's."""
     server.answers = ["hang"] * 20

@@ -179,6 +179,7 @@ def test_one_that_dies_when_it_is_asked_again_counts_against_nobody(make_site: M
     assert len(site.query("SELECT id FROM batches")) == 2, "within the same batch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", [b"SELFKILL", b"CRASH"])
 def test_one_that_ends_at_work_is_not_kept_and_suspects_have_engines_of_their_own(
     make_site: MakeSite, word: bytes
@@ -205,6 +206,7 @@ def test_one_that_ends_at_work_is_not_kept_and_suspects_have_engines_of_their_ow
     check_books(site)
 
 
+@pytest.mark.slow
 def test_one_whose_surroundings_failed_is_not_kept(make_site: MakeSite) -> None:
     """Its device may have broken down, which only ends with the process."""
     site = kept(make_site, retry={"first_seconds": 600, "max_seconds": 600})
@@ -216,6 +218,7 @@ def test_one_whose_surroundings_failed_is_not_kept(make_site: MakeSite) -> None:
     check_books(site)
 
 
+@pytest.mark.slow
 def test_a_reload_keeps_it_unless_it_would_be_another_one(make_site: MakeSite) -> None:
     site = kept(make_site)
     running = site.start()
@@ -287,6 +290,7 @@ def test_it_is_let_go_when_the_inbox_goes(make_site: MakeSite) -> None:
     (site.root / "away").rename(site.inbox)
 
 
+@pytest.mark.slow
 def test_beyond_the_budget_none_is_kept_or_loaded_ahead(make_site: MakeSite) -> None:
     """Idle time is paid for, too: what is held when the budget is used up is let go."""
     site = kept(
@@ -338,6 +342,7 @@ def test_status_says_when_it_will_be_loaded(make_site: MakeSite) -> None:
     assert "off; loaded at " in site.run("status").stdout
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_loaded_is_tried_again_and_pictures_are_not_blamed(make_site: MakeSite) -> None:
     site = kept(make_site, 0, warm=[{"at": "* * * * *", "for_seconds": 120}])
     running = site.start(STUB="UNUSABLE")
@@ -351,6 +356,7 @@ def test_one_that_cannot_be_loaded_is_tried_again_and_pictures_are_not_blamed(ma
 # By hand
 
 
+@pytest.mark.slow
 def test_somebody_asks_for_it_and_calls_it_off(make_site: MakeSite) -> None:
     site = kept(make_site, 0)
     running = site.start()
@@ -377,6 +383,7 @@ def test_somebody_asks_for_it_and_calls_it_off(make_site: MakeSite) -> None:
     assert site.upscaled() == [1, 1]
 
 
+@pytest.mark.slow
 def test_called_off_is_also_what_the_schedule_wants_now(make_site: MakeSite) -> None:
     site = kept(make_site, 600, warm=[{"at": "0 0 * * *", "for_seconds": 86400}])
     running = site.start()
@@ -400,6 +407,7 @@ def test_a_stop_while_it_is_loading_leaves_none(make_site: MakeSite) -> None:
     check_books(site)
 
 
+@pytest.mark.slow
 def test_a_picture_that_comes_while_it_is_loading_is_served_by_it(make_site: MakeSite) -> None:
     site = kept(make_site, 0)
     promise = Promise(site)
@@ -413,6 +421,7 @@ def test_a_picture_that_comes_while_it_is_loading_is_served_by_it(make_site: Mak
     assert site.upscaled() == [1]
 
 
+@pytest.mark.slow
 def test_a_wish_dies_with_the_watcher_that_it_was_meant_for(make_site: MakeSite) -> None:
     site = kept(make_site, 0)
     running = site.start()
@@ -425,6 +434,7 @@ def test_a_wish_dies_with_the_watcher_that_it_was_meant_for(make_site: MakeSite)
     assert site.upscaled() == [0, 1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_asked_for(make_site: MakeSite) -> None:
     site = kept(make_site)
     assert "no watcher is running" in complaint(site.run("warm", "--for", "30m"), 3)

@@ -100,6 +100,7 @@ class Errors:
         print(f"{self.injected.total()} errors in {self.runs} runs: {dict(self.injected)}")
 
 
+@pytest.mark.slow
 def test_an_error_at_any_move_makes_pictures_wait(tmp_path: Path) -> None:
     """At each rename and unlink; and at everything in one of the folders, as when its share goes."""
     needs_strace()

@@ -106,6 +106,7 @@ def test_the_watcher_killed_at_any_change_of_a_name_carries_on(tmp_path: Path) -
     assert counts["renameat2"] >= 4 and counts["?rmdir"] >= 2 and counts["?mkdir,mkdirat"] >= 4, counts
 
 
+@pytest.mark.slow
 def test_the_watcher_killed_on_the_way_to_another_file_system_carries_on(
     tmp_path: Path, other_filesystem: Path
 ) -> None:

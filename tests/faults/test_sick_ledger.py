@@ -135,6 +135,7 @@ def test_a_sick_ledger_costs_two_starts_at_most(hasty: Site, strike: Callable[[S
         assert hasty.query("SELECT pid FROM engine_runs WHERE id = 1"), "the time that engines took is kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strike", SICKNESSES)
 def test_a_watcher_with_a_sick_ledger_begins_anew_once(hasty: Site, strike: Callable[[Site], None]) -> None:
     promise = Promise(hasty)

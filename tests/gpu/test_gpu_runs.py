@@ -78,6 +78,7 @@ def test_a_run_is_metered_by_the_drivers_accounts_and_its_energy_is_told(gpu_sit
 
 
 @trusted
+@pytest.mark.slow
 def test_an_engine_that_is_kept_is_watched_until_it_is_let_go(gpu_site: Site, gpus: Gpus) -> None:
     gpus.describe("accounting off")
     gpu_site.environment |= {"DROPSCALE_ENGINE__KEEP_WARM_SECONDS": "600", "STUB": "DEVICE cuda:0 CONTEXT 500"}
@@ -93,6 +94,7 @@ def test_an_engine_that_is_kept_is_watched_until_it_is_let_go(gpu_site: Site, gp
     assert gpu_site.query(query) == [("cuda:0", 1, 0, 1)]
 
 
+@pytest.mark.slow
 def test_an_account_of_an_earlier_process_of_that_number_is_not_believed(gpu_site: Site, gpus: Gpus) -> None:
     gpus.describe("accounting on")
     gpu_site.environment["STUB"] = "DEVICE cuda:0 CONTEXT 500 90000"
@@ -100,6 +102,7 @@ def test_an_account_of_an_earlier_process_of_that_number_is_not_believed(gpu_sit
     assert row["held_by"] == "wall" and row["held"] <= row["wall"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["none", "no driver"])
 def test_without_the_driver_a_batch_is_as_ever(gpu_site: Site, gpus: Gpus, tmp_path: Path, library: str) -> None:
     if library == "none":
@@ -113,6 +116,7 @@ def test_without_the_driver_a_batch_is_as_ever(gpu_site: Site, gpus: Gpus, tmp_p
     assert "not_released" not in row["log"] and not gpu_site.status()["gpu"]["alarm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figures", ["told", "not told"])
 def test_memory_that_is_not_given_back_is_an_alarm_until_it_is(gpu_site: Site, gpus: Gpus, figures: str) -> None:
     site = gpu_site
@@ -136,6 +140,7 @@ def test_memory_that_is_not_given_back_is_an_alarm_until_it_is(gpu_site: Site, g
 
 
 @trusted
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["4000", "-"])
 def test_what_another_program_took_meanwhile_is_no_alarm(gpu_site: Site, gpus: Gpus, size: str) -> None:
     site = gpu_site
@@ -181,6 +186,7 @@ def test_a_batch_waits_for_a_busy_gpu_and_goes_on_when_it_is_free(busy_site: Sit
     assert last[:2] == ("cuda:0", 1) and last[2] > 0
 
 
+@pytest.mark.slow
 def test_when_patience_ends_the_pictures_wait_and_nothing_fails(busy_site: Site, gpus: Gpus) -> None:
     site = busy_site
     site.environment["DROPSCALE_ENGINE__GPU_WAIT_SECONDS"] = "0.5"
@@ -195,6 +201,7 @@ def test_when_patience_ends_the_pictures_wait_and_nothing_fails(busy_site: Site,
     assert device == "cuda:1", "then another one does"
 
 
+@pytest.mark.slow
 def test_a_batch_that_waits_for_a_gpu_stops_when_it_is_asked_to(busy_site: Site) -> None:
     running = busy_site.start()
     busy_site.drop("a.png", photo(1))
@@ -246,6 +253,7 @@ def doctor(site: Site) -> dict[str, tuple[str, str]]:
     return {check["name"]: (check["verdict"], check["text"]) for check in told if check["name"].startswith("gpu")}
 
 
+@pytest.mark.slow
 def test_doctor_tells_how_a_gpu_is_set_up(gpu_site: Site, gpus: Gpus) -> None:
     gpus.describe(f"process {os.getpid()} 4000", "persistence on", "accounting on")
     found = doctor(gpu_site)

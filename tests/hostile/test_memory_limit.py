@@ -128,6 +128,7 @@ def test_a_picture_that_is_too_large_for_it_by_its_header_fails_at_once(make_sma
     assert site.upscaled() == [1], "no engine was lost to it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_picture_that_meets_the_limit_alone_fails_and_those_beside_it_are_delivered(
     make_small: Callable[..., Site], runtime: str
