@@ -18,7 +18,7 @@ run: $(VENV)/dropscale.ready
 	exec $(BIN)/dropscale run
 
 test: $(VENV)/test.ready
-	$(BIN)/pytest -n 2 $(TESTS)
+	$(BIN)/pytest -n 3 $(TESTS)
 
 lint: $(VENV)/test.ready
 	$(BIN)/ruff check .
