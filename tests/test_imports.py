@@ -14,25 +14,26 @@ from harness import ROOT
 # From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
 LAYERS = (
     {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals", "vitals"},
+    {"lifelines", "queue_note"},
     {"bill", "replay", "meter", "report_pages", "hook_calls"},
     {"filesystem", "webhook"},
     {"live"},
     {"download"},
     {"collection"},
-    {"provenance", "sections"},
+    {"provenance", "sections", "shelf"},
     {"governor", "schedule"},
-    {"config", "terms", "schema", "settling", "observer", "rows", "logs", "hooks", "page"},
-    {"ledger", "patience", "waiting", "leftovers", "metrics"},
-    {"engine", "originals", "mounted", "instance", "intake", "outside", "warm_ups", "wishes"},
-    {"inbox", "delivery", "nvidia", "health"},
-    {"gpu_wait"},
+    {"config", "terms", "schema", "settling", "observer", "rows", "logs", "hooks", "page", "shards", "queue_needs"},
+    {"ledger", "patience", "waiting", "leftovers", "metrics", "redis_link"},
+    {"engine", "originals", "mounted", "instance", "intake", "outside", "warm_ups", "wishes", "remote_runs"},
+    {"inbox", "delivery", "nvidia", "health", "flights", "worker"},
+    {"gpu_wait", "queue_executor"},
     {"keeper"},
     {"accounts", "recent"},
     {"gate"},
     {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
-    {"batch", "doctor"},
-    {"service"},
-    {"cli_models", "cli_report", "cli_health", "cli_warm", "cli_web"},
+    {"batch", "doctor", "shard_work"},
+    {"service", "work_horse"},
+    {"cli_models", "cli_report", "cli_health", "cli_warm", "cli_web", "cli_worker"},
     {"cli"},
 )
 FROM_THE_ENGINE = {"protocol", "models", "headers", "errors", "nvml"}  # light, all of them
@@ -159,6 +160,7 @@ def test_only_the_command_line_prints_or_exits() -> None:
 def test_only_delivery_and_what_it_stands_on_move_or_remove_files() -> None:
     """`straight` clears its own staging folder, `collection` and `download` weights; `rebuild` moves a bad ledger."""
     movers = {"delivery", "originals", "leftovers", "filesystem", "straight", "collection", "download", "rebuild"}
+    movers |= {"shelf", "shard_work"}  # results in the making, on their way into the staging folder
     calls = {"rename", "replace", "unlink", "remove", "rmdir", "rmtree", "move", "link", "symlink", "truncate"}
     for module in set(WATCHER) - movers:
         tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())

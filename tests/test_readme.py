@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import pytest
-from harness import ROOT, Site, command, wait_until
+from harness import ROOT, Site, command, complaint, dropscale, wait_until
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLE = ROOT / "docs" / "bee.jpg"
@@ -26,6 +27,10 @@ RUN_BY = {
     "dropscale init pictures": "test_the_plain_pip_form_works_anywhere",
     "cd pictures": "test_the_plain_pip_form_works_anywhere",
     "dropscale run": "test_the_plain_pip_form_works_anywhere",
+    "pip install '.[openvino,queue]'": "test_the_line_of_a_worker_is_one_that_it_takes",
+    "dropscale worker --share /mnt/pictures --url redis://queue.example.org:6379/0": (
+        "test_the_line_of_a_worker_is_one_that_it_takes"
+    ),
     "sudo cp deploy/dropscale.service /etc/systemd/system/": "test_the_service_file_is_one_that_systemd_takes",
     "sudo systemctl enable --now dropscale": "test_the_service_file_is_one_that_systemd_takes",
 }
@@ -49,7 +54,7 @@ def test_each_command_of_the_shell_blocks_is_run_by_a_test() -> None:
 
 def test_each_command_of_the_table_exists_with_its_options() -> None:
     table = re.findall(r"^\| `dropscale (\w+)([^`]*)`", README, re.M)
-    names = "init run once status health retry upscale models warm report web doctor"
+    names = "init run once status health worker retry upscale models warm report web doctor"
     assert {name for name, _ in table} == set(names.split())
     for name, rest in table:
         shown = subprocess.run([command(), name, "--help"], capture_output=True, text=True, check=True).stdout
@@ -101,6 +106,20 @@ def test_the_service_file_is_one_that_systemd_takes(tmp_path: Path) -> None:
     unit.write_text(text.replace(start[1], command()))
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_line_of_a_worker_is_one_that_it_takes(tmp_path: Path) -> None:
+    """The rest, with a real server, is in tests/queue."""
+    install, line = (text for text in shell_commands() if "queue" in text)
+    extras = re.search(r"\[(.*)\]", install)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras is not None and set(extras[1].split(",")) <= set(known)
+    (tmp_path / "file").write_text("the share is not empty")
+    words = line.split()[1:]
+    words[words.index("--share") + 1] = str(tmp_path)
+    words[words.index("--url") + 1] = f"unix://{tmp_path}/none.sock"
+    done = dropscale(tmp_path, *words, "--burst")
+    assert "does not answer" in complaint(done, 3)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sr_engine import protocol
 from watcher import coldstart
@@ -21,6 +22,9 @@ from watcher.names import display, told
 from watcher.originals import OriginalChanged
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
+
+if TYPE_CHECKING:
+    from watcher.queue_executor import QueueEngine
 
 
 def run_batch(
@@ -175,10 +179,14 @@ class _Batch:
             self._wait(self._with_twins(pictures), told(error))
             return None
         requests = [self._request(picture, staging) for picture in pictures]
-        keeper = self.workshop.keeper
+        queue, keeper = self.workshop.queue, self.workshop.keeper
+        engine: EngineProcess | QueueEngine
         try:
             apart = alone or self.gpu_wait.takes_less
-            engine = keeper.take(self.id, alone=apart, admission=self.gpu_wait.admission)
+            if queue is not None:
+                engine = queue.take(self.id, pictures)
+            else:
+                engine = keeper.take(self.id, alone=apart, admission=self.gpu_wait.admission)
         except OSError as error:
             trouble = f"the engine cannot be started: {told(error)}; see engine.command"
             self._wait(self._with_twins(pictures), trouble)
@@ -193,7 +201,10 @@ class _Batch:
         else:
             return None
         finally:
-            keeper.give_back(engine)
+            if isinstance(engine, EngineProcess):
+                keeper.give_back(engine)
+            else:
+                engine.close()
         # what ended it happened while it was held: no picture is to blame, and a fresh one is no further attempt
         left = self._left(pictures)
         return self._run_process(left, alone=alone) if left else None
@@ -212,9 +223,11 @@ class _Batch:
             output=self.workshop.config.output.wire(),
         )
 
-    def _handle(self, event: protocol.AnyEvent, pictures: dict[int, Picture], engine: EngineProcess) -> None:
+    def _handle(
+        self, event: protocol.AnyEvent, pictures: dict[int, Picture], engine: "EngineProcess | QueueEngine"
+    ) -> None:
         progress = self.workshop.progress
-        if isinstance(event, protocol.Ready):
+        if isinstance(event, protocol.Ready) and isinstance(engine, EngineProcess):
             self.workshop.keeper.note_ready(engine)
             self.gpu_wait.ready(event)
             tell_ready(event)
@@ -281,6 +294,8 @@ class _Batch:
 
     def _engine_is_ill(self) -> bool:
         """Whether it crashes on a picture that is known to be sound: then none is to blame. Asked once a batch."""
+        if self.workshop.queue is not None:
+            return False  # the worker has looked
         if self._illness is None:
             tell("engine_tested", "testing the engine with a picture that is sound")
             self._illness = coldstart.measure(self.workshop.config, self.workshop.models_folder).problem

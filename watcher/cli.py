@@ -12,12 +12,13 @@ import msgspec
 
 from sr_engine import models
 from sr_engine.errors import ModelError
-from watcher import __version__, config, failed, instance, outside, rebuild
+from watcher import __version__, config, failed, instance, outside, queue_needs, rebuild
 from watcher.cli_health import health_command
 from watcher.cli_models import model_commands
 from watcher.cli_report import report_command
 from watcher.cli_warm import warm_command
 from watcher.cli_web import web_command
+from watcher.cli_worker import worker_command
 from watcher.errors import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -299,8 +300,13 @@ def _load(config_path: str | None) -> tuple[str, Config]:
 
 def _load_if_any(config_path: str | None) -> Config:
     """The config; where none is named and none lies here, the defaults."""
+    return _load_named(config_path)[1]
+
+
+def _load_named(config_path: str | None) -> tuple[str, Config]:
+    """The config and where it lies; where none is named and none lies here, the defaults and nothing."""
     named = config_path or os.environ.get(config.ENV_CONFIG) or os.path.exists(config.DEFAULT_NAME)
-    return _load(config_path)[1] if named else config.without_file(os.environ)
+    return _load(config_path) if named else ("", config.without_file(os.environ))
 
 
 commands.add_command(model_commands(_load_if_any, _config_option))
@@ -308,12 +314,14 @@ commands.add_command(health_command(lambda path: _load(path)[1], _config_option)
 commands.add_command(report_command(lambda path: _load(path)[1], _config_option))
 commands.add_command(warm_command(lambda path: _load(path)[1], _config_option))
 commands.add_command(web_command(lambda path: _load(path)[1], _config_option))
+commands.add_command(worker_command(_load_named, _config_option, _log_options))
 
 
 @contextlib.contextmanager
 def _sole_watcher(settings: Config) -> Iterator[Ledger]:
     """The ledger, for the one watcher of these folders, once all that it needs was seen to be there."""
     config.check_folders(settings.folders)
+    queue_needs.check(settings)
     _model(settings, _models_folder(settings))
     outside.check(settings)
     lock = instance.InstanceLock(settings.folders.state)
@@ -361,6 +369,7 @@ def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
     try:
         new = config.load(path, os.environ)
         config.check_folders(new.folders)
+        queue_needs.check(new)
         _model(new, _models_folder(new))
         if new.web.enabled:
             check_wall(new.web)

@@ -83,8 +83,12 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
         metrics = msgspec.structs.replace(metrics, textfile=textfile)
     if engine.model == models.AUTO:
         engine = msgspec.structs.replace(engine, model=models.default_name(engine.runtime, engine.device))
+    queue = config.queue
+    if queue.share:
+        share = os.path.realpath(os.path.join(base, os.path.expanduser(queue.share)))
+        queue = msgspec.structs.replace(queue, share=share)
     folders = _absolute(config.folders, base)
-    config = msgspec.structs.replace(config, folders=folders, engine=engine, metrics=metrics)
+    config = msgspec.structs.replace(config, folders=folders, engine=engine, metrics=metrics, queue=queue)
     _refuse_overlap(config.folders, path)
     return config
 

@@ -11,7 +11,7 @@ import os
 import time
 from typing import NamedTuple
 
-from watcher import __version__, leftovers, provenance
+from watcher import __version__, leftovers, provenance, shelf
 from watcher.filesystem import (
     copy_file,
     digest,
@@ -31,6 +31,7 @@ from watcher.originals import OriginalChanged, Originals
 from watcher.provenance import Provenance
 from watcher.rows import Picture, State
 from watcher.sections import Folders
+from watcher.shards import content_key
 
 STAGING = ".dropscale-staging"
 REASON_SUFFIX = ".reason.txt"
@@ -81,6 +82,8 @@ class Delivery:
                 for name in os.listdir(folder):
                     os.unlink(os.path.join(folder, name))
                 os.rmdir(folder)
+            self._sweep_shelf()
+            with contextlib.suppress(OSError):
                 os.rmdir(os.path.dirname(folder))  # unless another batch still needs it
 
     def sweep_staging(self) -> None:
@@ -89,6 +92,7 @@ class Delivery:
         with contextlib.suppress(OSError):  # mostly there is none
             for name in os.listdir(root):
                 self.close_staging(int(name)) if name.isdigit() else None
+        self._sweep_shelf()
         with contextlib.suppress(OSError):  # gone already, or something in it is still needed
             os.rmdir(root)
 
@@ -221,6 +225,12 @@ class Delivery:
     def _check_mounts(self) -> None:
         for mount in self._mounts:
             mount.check()
+
+    def _sweep_shelf(self) -> None:
+        """Remove what workers left for pictures that are done or gone; a late one then finds no place to leave more."""
+        folder = os.path.join(self._folders.outbox, STAGING, shelf.FOLDER)
+        if os.path.isdir(folder):
+            shelf.sweep(folder, {content_key(row.sha256, row.recipe) for row in self._ledger.open_rows()})
 
     # Publishing
 

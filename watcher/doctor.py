@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 from sr_engine import models, nvml
 from sr_engine.errors import ModelError
-from watcher import __version__, instance
+from watcher import __version__, instance, queue_needs
 from watcher.coldstart import measure
+from watcher.errors import DropscaleError
 from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint, sync_warning
 from watcher.names import display
 from watcher.nvidia import may_use_nvidia
@@ -59,8 +60,25 @@ def examine(config: Config, models_folder: str) -> Iterator[Check]:
     yield from _inotify()
     yield _state(config)
     yield _model(config, models_folder)
+    yield from _queue(config)
     yield from _gpus(config)
     yield from _engine(config, models_folder)
+
+
+def _queue(config: Config) -> Iterator[Check]:
+    if config.executor != "rq":
+        return
+    try:
+        queue_needs.check(config)
+        from watcher.flights import listening  # noqa: PLC0415 - needs RQ
+
+        workers = listening(config.queue)
+    except DropscaleError as error:
+        yield Check("queue", "bad", f"{error.message}: {error.remedy}")
+        return
+    share = f"share {display(queue_needs.share_of(config))}"
+    none = "" if workers else "; start `dropscale worker` on a machine that has the share"
+    yield Check("queue", "ok" if workers else "note", f"{share}, workers that listen: {workers}{none}")
 
 
 def _packages() -> Check:

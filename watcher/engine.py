@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -30,6 +31,7 @@ _POLL_SECONDS = 0.5  # how often a stop is noticed while the engine is silent
 _STDERR_LINES = 30
 _LONGEST_LINE = 1 << 16
 _MOST_EVENTS = 10_000
+_OWN_SESSION: Mapping[str, Any] = {"start_new_session": True}
 
 # Engines in a row that end with nothing done, each because a fresh one will do better. With tiles of half the size
 # each time, ten are enough to get from the largest to the smallest.
@@ -123,6 +125,7 @@ class EngineProcess:
         sha256: str = "",
         admission: str = "",
         on_news: Callable[[], None] = lambda: None,
+        spawn: Mapping[str, Any] = _OWN_SESSION,
     ) -> None:
         """Start the process.
 
@@ -134,6 +137,7 @@ class EngineProcess:
             sha256: of the weights that it must find; empty: those of the manifest.
             admission: what to do where others hold its device, see `sr_engine.admission`; empty: as it likes.
             on_news: called from another thread when it told something, or ended.
+            spawn: how, in arguments of Popen.
 
         Raises:
             OSError: the program cannot be started.
@@ -146,7 +150,7 @@ class EngineProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            **spawn,
         )
         self.pid = self._process.pid
         self.ready: protocol.Ready | None = None

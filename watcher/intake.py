@@ -93,7 +93,7 @@ class Intake:
         if len(ahead) < self._most_ahead:
             self._hash(path)
             ahead.add(path)
-        self._window_of(path).add(path, _pixels(os.path.join(self._root, path)), now)
+        self._window_of(path).add(path, pixels_of(os.path.join(self._root, path)), now)
 
     def holds(self, path: str, identity: Identity) -> bool:
         """Whether a file is in the window or in work; one that changed in the window is forgotten."""
@@ -181,7 +181,7 @@ class Intake:
         return content
 
 
-def _pixels(path: str) -> int:
+def pixels_of(path: str) -> int:
     """Width times height, from the header; 0 where it cannot be told: the engine will say why."""
     try:
         with filesystem.open_regular(path) as file:

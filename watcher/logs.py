@@ -29,6 +29,15 @@ def begin_log(log_format: str, *, verbose: bool) -> Progress:
     return progress
 
 
+def begin_rq_log() -> None:
+    """Let what RQ warns of go where our own log goes; the rest of its words we say ourselves."""
+    for name in ("rq.worker", "rq.job", "rq.queue", "rq.registry"):
+        theirs = logging.getLogger(name)
+        theirs.handlers = logger.handlers
+        theirs.setLevel(logging.WARNING)
+        theirs.propagate = False
+
+
 class _ConsoleHandler(logging.Handler):
     """Log lines above a progress bar."""
 

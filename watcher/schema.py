@@ -109,6 +109,10 @@ MIGRATIONS = (
     );
     CREATE INDEX by_begin ON warm_ups (began_at);
     """,
+    """
+    ALTER TABLE engine_runs ADD COLUMN remote TEXT;             -- a worker's own id of the run, see watcher.remote_runs
+    CREATE UNIQUE INDEX by_remote ON engine_runs (remote) WHERE remote IS NOT NULL;
+    """,
 )
 
 

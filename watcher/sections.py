@@ -256,9 +256,26 @@ class Web(msgspec.Struct, frozen=True):
             return False
 
 
+class Queue(msgspec.Struct, frozen=True):
+    """The queue of `executor: rq`; see config.yaml.
+
+    The address is judged where it is used: a message about a wrong value here would show its password.
+    """
+
+    url: Text = "redis://127.0.0.1:6379/0"
+    name: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", description="up to 64 letters, digits, dots and dashes")
+    ] = "dropscale"
+    share: Annotated[Text, Meta(description="a folder, or empty")] = ""
+    shard_pixels: Count = 16_000_000
+    retries: Annotated[int, Meta(ge=0, le=100, description="a whole number from 0 to 100")] = 2
+    worker_seconds: PositiveSeconds = 60
+
+
 class Config(msgspec.Struct, frozen=True):
     """Everything a user can set."""
 
+    executor: Annotated[Literal["local", "rq"], Meta(description="one of local, rq")] = "local"
     folders: Folders = Folders()
     watch: Watch = Watch()
     window: WindowLimits = WindowLimits()
@@ -268,6 +285,7 @@ class Config(msgspec.Struct, frozen=True):
     retry: Retry = Retry()
     budget: Budget = Budget()
     cost: Cost = Cost()
+    queue: Queue = Queue()
     metrics: Metrics = Metrics()
     web: Web = Web()
     on_event: tuple[Hook, ...] = ()

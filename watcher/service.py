@@ -69,8 +69,13 @@ class Service:
         self._renew = renew
         self._ledger = ledger
         self._delivery = Delivery(config.folders, ledger)
+        far = None
+        if config.executor == "rq":
+            from watcher.queue_executor import QueueExecutor  # noqa: PLC0415 - RQ takes 20 MB
+
+            far = QueueExecutor(config, model, ledger)
         self._workshop = Workshop(
-            config, model, models_folder, ledger, self._delivery, keeper, progress, self._stopping
+            config, model, models_folder, ledger, self._delivery, keeper, progress, self._stopping, far
         )
         self._keeper = keeper
         self._keeper.adopt(self._workshop.order)
@@ -119,7 +124,10 @@ class Service:
         """
         memory.limit_arenas()
         self.vitals.beat()
-        self._keeper.keep(self._terms())
+        if self._workshop.queue is None:
+            self._keeper.keep(self._terms())
+        else:
+            self._keeper.close()  # workers have engines of their own
         try:
             self._recover()
             self.inbox.arm(time.monotonic())

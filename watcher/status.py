@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from watcher import instance, recent, warm_ups
+from watcher import instance, queue_note, recent, warm_ups
 from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
 from watcher.errors import EnvironmentFault, LedgerError
@@ -21,6 +21,7 @@ from watcher.ledger import FILE_NAME, Ledger
 from watcher.mounts import no_room
 from watcher.names import display
 from watcher.nvidia import ALARM_NOTE
+from watcher.queue_note import QueueState
 from watcher.rows import Picture, State
 from watcher.sections import Config
 from watcher.wishes import ANSWER_NOTE, WISH_NOTE
@@ -41,6 +42,7 @@ def collect(config: Config) -> dict[str, Any]:
         queue: how many wait and are in work; how long the oldest has waited, in seconds, None where none waits.
         engine: `recent.engine` and `warm_ups.engine_now`; refused: why none is kept warm; next_warm: when the schedule
             loads one. last_batch: None before the first.
+        workers: {redis, listening, refusing: reasons} while a batch is in the queue of `executor: rq`; else None.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -82,10 +84,11 @@ def collect(config: Config) -> dict[str, Any]:
     engine = engine_now(engine, recent.engine(notes, running=running))
     engine["refused"] = notes.get(REFUSAL_NOTE, "") if running else ""
     engine["next_warm"] = _next_warm(config) if running else None
-    for key in (NOTE, REFUSAL_NOTE, WISH_NOTE, ANSWER_NOTE):
+    far = queue_note.read(notes) if running else None
+    for key in (NOTE, REFUSAL_NOTE, WISH_NOTE, ANSWER_NOTE, queue_note.NOTE, queue_note.OWNER_NOTE):
         notes.pop(key, None)
     queued, ignored = _inbox(config, rows, stuck, hold, arrivals, running=running)
-    working = [_working(row, stuck, running=running) for row in rows.values() if _is_working(row, running=running)]
+    working = [_working(row, stuck, far, running=running) for row in rows.values() if _is_working(row, running=running)]
     return {
         "running": running,
         "watcher": _typed(notes),
@@ -106,6 +109,7 @@ def collect(config: Config) -> dict[str, Any]:
         },
         "engine": engine,
         "last_batch": last_batch,
+        "workers": _workers(far),
     }
 
 
@@ -133,6 +137,9 @@ def describe(report: dict[str, Any]) -> list[str]:
     if held := report["held"]:
         until = when_told(datetime.fromisoformat(held["until"]).timestamp())
         lines.append(f"held      no engine starts before {until}: {held['why']}")
+    if far := report["workers"]:
+        lines.append(f"workers   {far['listening']} at {far['redis']}")
+        lines += [f"PROBLEM   a worker refuses: {reason}" for reason in far["refusing"]]
     for title in ("waiting", "working", "ignored", "failed"):
         lines += _section(title, report[title])
     totals = report["totals"]
@@ -172,6 +179,12 @@ def _next_warm(config: Config) -> str | None:
 
     start = Schedule(config.warm).next_start(time.time())
     return None if start is None else datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds")
+
+
+def _workers(far: QueueState | None) -> dict[str, Any] | None:
+    if far is None:
+        return None
+    return {"redis": far.redis, "listening": far.workers, "refusing": list(far.refusing)}
 
 
 def _section(title: str, entries: list[dict[str, Any]]) -> list[str]:
@@ -243,9 +256,9 @@ def _is_working(row: Picture, *, running: bool) -> bool:
     return row.state in _IN_WORK and (running or row.state is not State.CLAIMED)
 
 
-def _working(row: Picture, stuck: str, *, running: bool) -> dict[str, Any]:
+def _working(row: Picture, stuck: str, far: QueueState | None, *, running: bool) -> dict[str, Any]:
     why = {
-        State.CLAIMED: "in the batch that is running",
+        State.CLAIMED: queue_note.places(far, row.batch).get(row.id, "in the batch that is running"),
         State.PUBLISHING: "its result is being published",
         State.ARCHIVING: "its result is delivered, the original is being archived",
         State.QUARANTINING: "it is being moved to the failed ones",

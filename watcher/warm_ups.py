@@ -94,7 +94,7 @@ def engine_now(ledger: Selects, *, running: bool) -> dict[str, Any]:
     newest = ledger.select(
         "SELECT r.pid, r.ready_at, w.why, w.wanted_until FROM engine_runs r"
         " LEFT JOIN warm_ups w ON w.run = r.id AND w.ended_at IS NULL"
-        " WHERE r.id = (SELECT MAX(id) FROM engine_runs) AND r.exited_at IS NULL",
+        " WHERE r.id = (SELECT MAX(id) FROM engine_runs WHERE remote IS NULL) AND r.exited_at IS NULL",
         (),
     )
     if not newest or not running:

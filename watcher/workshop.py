@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from watcher.progress import Progress
 from watcher.rows import Picture
 from watcher.sections import Config
 from watcher.terms import Order
+
+if TYPE_CHECKING:
+    from watcher.queue_executor import QueueExecutor
 
 
 @dataclass
@@ -59,6 +63,7 @@ class Workshop:
     Attributes:
         keeper: who has the engine.
         stopping: None, or the monotonic time by which the picture in work has to be finished.
+        queue: where workers do the upscaling; None: an engine process here does.
     """
 
     config: Config
@@ -69,6 +74,7 @@ class Workshop:
     keeper: EngineKeeper
     progress: Progress
     stopping: Callable[[], float | None]
+    queue: "QueueExecutor | None" = None
     _doubted: dict[int, float] = field(default_factory=dict)  # since when, monotonic, by the id of the picture
 
     @property

@@ -1,0 +1,75 @@
+"""What `status` and `report` tell of the queue."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from harness import Site, wait_until
+from machines import QueueSite
+from test_both_executors import settle
+from test_queue_faults import begin, working_horse
+
+
+def working(site: QueueSite) -> str:
+    return str(site.status()["working"])
+
+
+def test_status_tells_what_is_queued_and_what_runs_where(queue_site: QueueSite) -> None:
+    begin(queue_site, 2, 2.0)
+    wait_until(lambda: working(queue_site).count("queued for a worker") == 2, "both to be queued")
+    queue_site.worker()
+    host = socket.gethostname()
+    wait_until(lambda: f"running on {host}" in working(queue_site), "one to run")
+    assert "queued for a worker" in working(queue_site)
+    report = queue_site.status()
+    assert report["workers"] == {"redis": queue_site.server.url, "listening": 1, "refusing": []}
+    assert "queue" not in report["watcher"]
+    told = queue_site.run("status").stdout
+    assert "workers   1 at unix://" in told
+
+
+def test_status_tells_what_is_tried_again(queue_site: QueueSite) -> None:
+    worker = queue_site.worker()
+    promise, _ = begin(queue_site, 1, 4.0)
+    os.kill(working_horse(queue_site, worker), signal.SIGKILL)
+    wait_until(lambda: "again" in working(queue_site), "the status to say that it is done again")
+    settle(promise)
+    assert queue_site.status()["workers"] is None
+    worker.stop()
+
+
+def test_without_a_worker_pictures_wait_and_status_says_for_what(make_queue_site: Callable[..., QueueSite]) -> None:
+    site = make_queue_site(queue={"worker_seconds": 0.3})
+    promise, _ = begin(site, 2, 0.1)
+    wait_until(lambda: "start `dropscale worker`" in str(site.status()["waiting"]), "the reason")
+    promise.check_now()
+    site.worker("--burst")
+    settle(promise)
+
+
+def test_a_local_site_has_no_queue(stub_site: Site) -> None:
+    stub_site.drop("a.png", b"a picture")
+    assert stub_site.once().returncode == 0
+    assert stub_site.status()["workers"] is None
+
+
+def test_the_report_sums_engines_by_machine(queue_site: QueueSite) -> None:
+    queue_site.worker()
+    promise, watcher = begin(queue_site, 3, 0.3)
+    settle(promise)
+    watcher.stop()
+    done = queue_site.run("report", "--json")
+    assert done.returncode == 0, done.stderr
+    assert f'"host": "{socket.gethostname()}"' in done.stdout
+    assert queue_site.query("SELECT COUNT(DISTINCT remote), SUM(done) FROM engine_runs") == [(3, 3)]
+
+
+def test_doctor_looks_at_the_queue(queue_site: QueueSite) -> None:
+    assert "workers that listen: 0; start `dropscale worker`" in queue_site.run("doctor").stdout
+    queue_site.worker()
+    assert "workers that listen: 1" in queue_site.run("doctor").stdout
+    queue_site.server.kill()
+    done = queue_site.run("doctor")
+    assert done.returncode == 3
+    assert "does not answer" in done.stdout

@@ -1,0 +1,50 @@
+"""What `executor: rq` needs, looked for before anything is started; light, for it is asked without RQ, too."""
+
+import importlib.util
+import os
+
+from watcher.errors import ConfigError, EnvironmentFault
+from watcher.sections import Config
+
+
+def require_packages() -> None:
+    """See that RQ is installed.
+
+    Raises:
+        EnvironmentFault: it is not.
+    """
+    for name in ("rq", "redis"):
+        if importlib.util.find_spec(name) is None:
+            raise EnvironmentFault(f"the package {name} is not installed", "pip install 'dropscale[queue]'")
+
+
+def check(config: Config) -> None:
+    """See that a watcher with this config can use the queue, if it is to.
+
+    Raises:
+        EnvironmentFault: RQ is not installed.
+        ConfigError: inbox and outbox do not lie on the share.
+    """
+    if config.executor != "rq":
+        return
+    require_packages()
+    share = share_of(config)
+    for key in ("inbox", "outbox"):
+        folder = getattr(config.folders, key)
+        if os.path.commonpath((share, folder)) != share:
+            raise ConfigError(
+                f"folders.{key}: {folder} does not lie below queue.share: {share}",
+                "workers find pictures and results below their own mount of the share",
+            )
+    if share == os.path.dirname(share) and not config.queue.share:
+        raise ConfigError(
+            "inbox and outbox have no folder in common that workers could mount",
+            "put them on one share and name it with queue.share",
+        )
+
+
+def share_of(config: Config) -> str:
+    """The root of the share on this machine, absolute."""
+    if config.queue.share:
+        return os.path.realpath(config.queue.share)
+    return os.path.commonpath((os.path.dirname(config.folders.inbox), os.path.dirname(config.folders.outbox)))

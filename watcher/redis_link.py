@@ -1,0 +1,137 @@
+"""The connection to Redis and the queue on it. Imported only where they are used: RQ takes 20 MB."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+from redis.retry import Retry
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.utils import get_version
+
+from watcher.errors import ConfigError, EnvironmentFault
+from watcher.shards import FUNCTION
+
+SERIALIZER = JSONSerializer
+_CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 10.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
+_TRIES = 5  # of the watcher, 3 s in all: longer, and the pictures wait with that reason
+_FOR_EVER = -1
+_OLDEST = (6, 2, 0)  # BLMOVE: with an older one a job is lost whose worker dies as it takes it
+
+
+class RedisGone(Exception):
+    """Redis does not answer, or not as it should; the text is for a person."""
+
+
+class ShardJob(Job):
+    """A job that can do one thing only.
+
+    RQ calls whatever function a job names, and its callbacks and addresses, too. Whoever can write to Redis could run
+    any program on the workers.
+
+    Attributes:
+        handler: what is done; a worker sets it.
+    """
+
+    handler: Callable[[Any], Any] | None = None
+
+    @property
+    def func(self) -> Callable[[Any], Any] | None:
+        """The one thing; None for anything else that a job may name."""
+        return self.handler if self.func_name == FUNCTION and self.instance is None else None
+
+    @property
+    def success_callback(self) -> None:
+        """None."""
+
+    @property
+    def failure_callback(self) -> None:
+        """None."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """None."""
+
+    def send_webhooks(self, *_: Any, **__: Any) -> None:
+        """None."""
+
+
+def connect(url: str, *, for_ever: bool = False) -> Redis:
+    """A connection, which is made when it is first used.
+
+    Args:
+        url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
+        for_ever: try again until Redis is back, as a worker has to: a job must not die with its queue.
+
+    Raises:
+        ConfigError: it is no such address. The message does not show it, as it may hold a password.
+    """
+    retry = Retry(ExponentialBackoff(cap=_LONGEST_PAUSE_SECONDS, base=_FIRST_PAUSE_SECONDS), _FOR_EVER)
+    if not for_ever:
+        retry = Retry(ExponentialBackoff(cap=1.0, base=_FIRST_PAUSE_SECONDS), _TRIES)
+    try:
+        scheme = urlsplit(url).scheme
+        if scheme not in ("redis", "rediss", "unix"):
+            raise ValueError
+        options = {"socket_timeout": _ANSWER_SECONDS}
+        if scheme != "unix":
+            options |= {"socket_connect_timeout": _CONNECT_SECONDS, "socket_keepalive": True}
+        return Redis.from_url(url, retry=retry, **options)
+    except (ValueError, TypeError):
+        raise ConfigError(
+            "queue.url is not the address of a Redis server",
+            "expected redis://HOST:6379/0, rediss://USER:PASSWORD@HOST:6379/0 or unix:///run/redis.sock",
+        ) from None
+
+
+def check(connection: Redis, url: str) -> None:
+    """See that it answers, and is new enough.
+
+    Raises:
+        RedisGone: it does not answer.
+        EnvironmentFault: it is too old, or takes another password: to wait does not help.
+    """
+    try:
+        version = get_version(connection)
+    except AuthenticationError:
+        raise EnvironmentFault(
+            f"Redis at {shown(url)} wants another user or password", "correct queue.url or --url"
+        ) from None
+    except TypeError:  # what follows a question mark becomes an argument
+        raise ConfigError("queue.url has an option that is none of redis-py", "see redis.Redis.from_url") from None
+    except (RedisError, OSError) as error:
+        raise RedisGone(f"Redis at {shown(url)} does not answer ({error})") from error
+    if version < _OLDEST:
+        text = ".".join(map(str, version))
+        raise EnvironmentFault(f"Redis at {shown(url)} is {text}: too old", "install Redis 6.2, Valkey 7.2 or newer")
+
+
+def queue(connection: Redis, name: str) -> Queue:
+    """The queue of jobs."""
+    return Queue(name, connection=connection, serializer=SERIALIZER, job_class=ShardJob)
+
+
+def shown(url: str) -> str:
+    """An address without user, password and options."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}"
+
+
+@contextlib.contextmanager
+def without_patience(connection: Redis) -> Iterator[None]:
+    """One try, and no word if it fails: for what is good to do and not worth a wait."""
+    before = connection.get_retry()
+    connection.set_retry(Retry(NoBackoff(), 0))
+    try:
+        with contextlib.suppress(RedisError, OSError):
+            yield
+    finally:
+        if before is not None:
+            connection.set_retry(before)
