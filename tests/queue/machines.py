@@ -95,6 +95,14 @@ class QueueSite(Site):
         wait_until(lambda: "working for" in running.log() or running.process.poll() is not None, "a worker")
         return running
 
+    def close(self) -> None:
+        """End the workers first: their work horses and engines end with them."""
+        for running in self._running:
+            if running.process.poll() is None:
+                running.kill()
+        wait_until(lambda: not self.engines(), "all engines to end with their workers", 20)
+        super().close()
+
     def horses(self, worker: Running) -> list[int]:
         """Process ids of a worker's work horses; one is at work at most, the other is ready."""
         return [pid for pid in children(worker.pid) if b"watcher.work_horse" in command_line(pid)]

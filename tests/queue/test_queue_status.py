@@ -16,12 +16,16 @@ def working(site: QueueSite) -> str:
 
 
 def test_status_tells_what_is_queued_and_what_runs_where(queue_site: QueueSite) -> None:
-    begin(queue_site, 2, 2.0)
+    begin(queue_site, 2, 5.0)
     wait_until(lambda: working(queue_site).count("queued for a worker") == 2, "both to be queued")
     queue_site.worker()
     host = socket.gethostname()
-    wait_until(lambda: f"running on {host}" in working(queue_site), "one to run")
-    assert "queued for a worker" in working(queue_site)
+
+    def one_of_each() -> bool:
+        told = working(queue_site)
+        return f"running on {host}" in told and "queued for a worker" in told
+
+    wait_until(one_of_each, "one to run, and one to wait")
     report = queue_site.status()
     assert report["workers"] == {"redis": queue_site.server.url, "listening": 1, "refusing": []}
     assert "queue" not in report["watcher"]
