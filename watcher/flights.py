@@ -48,6 +48,7 @@ class Flight:
         runs: of engines, as far as they were told of.
         report: what came of it; None where it was lost.
         is_failed: whether it was repeated as often as it may be.
+        is_repeated: whether it was repeated by RQ.
         why: it was lost, in words that follow on its name.
     """
 
@@ -59,6 +60,7 @@ class Flight:
     runs: dict[str, Run] = field(default_factory=dict)
     report: Report | None = None
     is_failed: bool = False
+    is_repeated: bool = False
     why: str = ""
     sign: Any = None
     sign_seen: float = field(default_factory=time.monotonic)
@@ -66,7 +68,7 @@ class Flight:
     @property
     def where(self) -> str:
         """For `status`."""
-        again = ", again" if self.attempt or len(self.runs) > 1 else ""
+        again = ", again" if self.attempt or self.is_repeated else ""
         if self.status != JobStatus.STARTED:
             return f"retrying: queued for a worker{again}" if again else "queued for a worker"
         run = next(reversed(self.runs.values()), None)
@@ -165,8 +167,9 @@ class Flights:
             for flight in self._flights.values():
                 pipeline.hmget(ShardJob.key_for(flight.job_id), "status", "last_heartbeat", "retries_left")
             answers = pipeline.execute()
-        for flight, (status, *signs) in zip(self._flights.values(), answers, strict=True):
-            sign = (status, *signs)
+        for flight, (status, heartbeat, retries_left) in zip(self._flights.values(), answers, strict=True):
+            sign = (status, heartbeat, retries_left)
+            flight.is_repeated = retries_left is not None and int(retries_left) < self._settings.retries
             if sign != flight.sign:
                 flight.sign, flight.sign_seen = sign, now
             flight.status = as_text(status) if status is not None else ""

@@ -161,7 +161,7 @@ def test_the_time_of_engines_is_in_the_ledger(any_site: MakeSite) -> None:
     )
     assert host == os.uname().nodename
     assert device == "cpu"
-    assert 0.3 <= compute <= exited - spawned
+    assert 0.1 <= compute <= exited - spawned  # by when events arrive, which may be late
 
 
 def test_photographs_are_enlarged_by_the_real_engine(any_site: MakeSite) -> None:

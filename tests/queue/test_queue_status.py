@@ -16,7 +16,7 @@ def working(site: QueueSite) -> str:
 
 
 def test_status_tells_what_is_queued_and_what_runs_where(queue_site: QueueSite) -> None:
-    begin(queue_site, 2, 5.0)
+    begin(queue_site, 2, 30.0)
     wait_until(lambda: working(queue_site).count("queued for a worker") == 2, "both to be queued")
     queue_site.worker()
     host = socket.gethostname()
@@ -35,7 +35,7 @@ def test_status_tells_what_is_queued_and_what_runs_where(queue_site: QueueSite) 
 
 def test_status_tells_what_is_tried_again(queue_site: QueueSite) -> None:
     worker = queue_site.worker()
-    promise, _ = begin(queue_site, 1, 4.0)
+    promise, _ = begin(queue_site, 1, 6.0)
     os.kill(working_horse(queue_site, worker), signal.SIGKILL)
     wait_until(lambda: "again" in working(queue_site), "the status to say that it is done again")
     settle(promise)
