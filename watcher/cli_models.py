@@ -1,126 +1,115 @@
 """`dropscale models`: what there is, what can be fetched, and how a file of your own gets in."""
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
 
 from sr_engine import models
 from sr_engine.errors import ModelError
+from watcher.cli_options import config_option, load_if_any
+from watcher.collection import Collection, Wanted
+from watcher.engine_model import models_folder
 from watcher.errors import EXIT_DONE, EnvironmentFault, NoModelError
 from watcher.names import display
+from watcher.sections import Config
 from watcher.signals import exit_on_signals
 
-if TYPE_CHECKING:
-    from watcher.collection import Collection
-    from watcher.sections import Config
 
-Settings = Callable[[str | None], "Config"]
-
-
-def model_commands(settings: Settings, config_option: Callable[..., Any]) -> click.Group:
-    """The group of commands.
-
-    Args:
-        settings: reads the config that was named, or finds one, or takes the defaults.
-        config_option: the decorator for --config.
-    """
-
-    @click.group("models")
-    def group() -> None:
-        """The networks: list, verify, fetch one of the known ones, add a file of your own."""
-
-    @group.command("list")
-    @click.option("--json", "as_json", is_flag=True, help="For programs.")
-    @config_option
-    def list_(config_path: str | None, as_json: bool) -> int:
-        """All models: those that are here and those that can be fetched."""
-        rows = _rows(settings(config_path))
-        if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
-        else:
-            _print_table(rows)
-        return EXIT_DONE
-
-    @group.command()
-    @config_option
-    def verify(config_path: str | None) -> int:
-        """Compare every installed file with its sha256."""
-        bad = 0
-        for name, found in _installed(settings(config_path)).items():
-            try:
-                models.verify(found)
-                click.echo(f"ok    {name:<20} {found.path}")
-            except ModelError as error:
-                bad += 1
-                click.echo(f"BAD   {name:<20} {error.message}")
-        return EnvironmentFault.exit_code if bad else EXIT_DONE
-
-    @group.command()
-    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-    @config_option
-    def fetch(names: tuple[str, ...], config_path: str | None) -> int:
-        """Download models that others published, check them and convert them; goes on where it broke off."""
-        exit_on_signals()
-        collection = _collection(settings(config_path))
-        for name in names:
-            _fetch(collection, name)
-        return EXIT_DONE
-
-    @group.command()
-    @click.argument("file", metavar="FILE")
-    @click.option("--name", default="", help="What to call it; default: after the file.")
-    @click.option("--algorithm", help="edsr, fsrcnn, espcn, lapsrn; default: found out.")
-    @click.option("--scale", type=click.IntRange(2, 8), help="How much it enlarges; default: found out.")
-    @click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Order of three channels; default: rgb.")
-    @click.option("--range", "value_range", type=float, help="Largest value; 1 or 255.")
-    @click.option("--licence", help="To be shown in the list.")
-    @config_option
-    def add(
-        file: str,
-        name: str,
-        algorithm: str | None,
-        scale: int | None,
-        color: str | None,
-        value_range: float | None,
-        licence: str | None,
-        config_path: str | None,
-    ) -> int:
-        """Take a model from disk: an ONNX network, or a .pb of OpenCV's dnn_superres."""
-        from watcher.collection import Wanted  # noqa: PLC0415 - keep the watcher itself small
-
-        exit_on_signals()
-        collection = _collection(settings(config_path))
-        wanted = Wanted(algorithm, scale, color, value_range)
-        source = display(os.path.abspath(file))
-        found, notes = collection.add(file, name, wanted, {"licence": licence, "source": source})
-        _tell(found, notes)
-        return EXIT_DONE
-
-    return group
+@click.group("models")
+def group() -> None:
+    """The networks: list, verify, fetch one of the known ones, add a file of your own."""
 
 
-def _collection(settings: "Config") -> "Collection":
-    from watcher.collection import Collection  # noqa: PLC0415 - keep the watcher itself small
+@group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@config_option
+def list_(config_path: str | None, as_json: bool) -> int:
+    """All models: those that are here and those that can be fetched."""
+    rows = _rows(load_if_any(config_path))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+    else:
+        _print_table(rows)
+    return EXIT_DONE
 
-    folder = settings.engine.models_folder or models.own_folder()
+
+@group.command()
+@config_option
+def verify(config_path: str | None) -> int:
+    """Compare every installed file with its sha256."""
+    bad = 0
+    for name, found in _installed(load_if_any(config_path)).items():
+        try:
+            models.verify(found)
+            click.echo(f"ok    {name:<20} {found.path}")
+        except ModelError as error:
+            bad += 1
+            click.echo(f"BAD   {name:<20} {error.message}")
+    return EnvironmentFault.exit_code if bad else EXIT_DONE
+
+
+@group.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@config_option
+def fetch(names: tuple[str, ...], config_path: str | None) -> int:
+    """Download models that others published, check them and convert them; goes on where it broke off."""
+    exit_on_signals()
+    collection = _collection(load_if_any(config_path))
+    for name in names:
+        _fetch(collection, name)
+    return EXIT_DONE
+
+
+@group.command()
+@click.argument("file", metavar="FILE")
+@click.option("--name", default="", help="What to call it; default: after the file.")
+@click.option("--algorithm", help="edsr, fsrcnn, espcn, lapsrn; default: found out.")
+@click.option("--scale", type=click.IntRange(2, 8), help="How much it enlarges; default: found out.")
+@click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Order of three channels; default: rgb.")
+@click.option("--range", "value_range", type=float, help="Largest value; 1 or 255.")
+@click.option("--licence", help="To be shown in the list.")
+@config_option
+def add(
+    file: str,
+    name: str,
+    algorithm: str | None,
+    scale: int | None,
+    color: str | None,
+    value_range: float | None,
+    licence: str | None,
+    config_path: str | None,
+) -> int:
+    """Take a model from disk: an ONNX network, or a .pb of OpenCV's dnn_superres."""
+    exit_on_signals()
+    collection = _collection(load_if_any(config_path))
+    wanted = Wanted(algorithm, scale, color, value_range)
+    source = display(os.path.abspath(file))
+    found, notes = collection.add(file, name, wanted, {"licence": licence, "source": source})
+    _tell(found, notes)
+    return EXIT_DONE
+
+
+def _collection(settings: Config) -> Collection:
+
+    folder = models_folder(settings)
     if not folder:
         raise EnvironmentFault("this user has no home folder to keep models in", "set engine.models_folder")
     return Collection(folder, settings.engine.model_mirrors)
 
 
-def _installed(settings: "Config") -> dict[str, models.Installed]:
+def _installed(settings: Config) -> dict[str, models.Installed]:
     try:
         return models.installed(settings.engine.models_folder)
     except ModelError as error:
         raise NoModelError(error.message, "correct that file, or delete it and add the models again") from error
 
 
-def _fetch(collection: "Collection", name: str) -> None:
-    from rich.console import Console  # noqa: PLC0415 - keep the watcher itself small
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+def _fetch(collection: Collection, name: str) -> None:
 
     upstream = models.read_catalogue().get(name)
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -138,7 +127,7 @@ def _tell(found: models.Installed, notes: list[str]) -> None:
     click.echo(f"Use it with engine.model: {found.name}")
 
 
-def _rows(settings: "Config") -> list[dict[str, Any]]:
+def _rows(settings: Config) -> list[dict[str, Any]]:
     """What `list` shows; the same for programs."""
     rows: list[dict[str, Any]] = []
     installed = _installed(settings)
@@ -182,8 +171,6 @@ def _rows(settings: "Config") -> list[dict[str, Any]]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - keep the watcher itself small
-    from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, side in (

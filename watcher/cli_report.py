@@ -4,69 +4,59 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
 
+from watcher import report as reports
+from watcher import report_pages
+from watcher.accounts import Accounts
+from watcher.bill import Period, Price, month
+from watcher.cli_options import config_option, load
 from watcher.errors import EXIT_DONE, EnvironmentFault, UsageError
+from watcher.gate import governor_of
+from watcher.ledger import FILE_NAME, Ledger
 from watcher.names import display
-
-if TYPE_CHECKING:
-    from watcher.bill import Period
-    from watcher.sections import Config
+from watcher.sections import Config
 
 
-def report_command(settings: Callable[[str | None], "Config"], config_option: Callable[..., Any]) -> click.Command:
-    """The command.
-
-    Args:
-        settings: reads the config that was named, or the one that lies here.
-        config_option: the decorator for --config.
-    """
-
-    @click.command()
-    @click.option("--month", "month_", metavar="YYYY-MM", default="", help="Which month; default: this one.")
-    @click.option("--since", metavar="YYYY-MM-DD", help="From this day on, in place of a month.")
-    @click.option("--until", metavar="YYYY-MM-DD", help="To this day and with it; default: today.")
-    @click.option("--wait", "wait_seconds", type=click.FloatRange(min=0), help="In place of cost.wait_seconds.")
-    @click.option("--json", "as_json", is_flag=True, help="For programs.")
-    @click.option("--csv", "as_csv", is_flag=True, help="A line a day.")
-    @click.option("--html", "html_path", metavar="FILE", help="Write a page that needs no network.")
-    @config_option
-    def report(
-        month_: str,
-        since: str | None,
-        until: str | None,
-        wait_seconds: float | None,
-        as_json: bool,
-        as_csv: bool,
-        html_path: str | None,
-        config_path: str | None,
-    ) -> int:
-        """GPU time and money against always-on, and what other settings would have cost."""
-        from watcher import report, report_pages  # noqa: PLC0415 - keep the watcher itself small
-
-        told = _collect(settings(config_path), _period(month_, since, until), wait_seconds)
-        tree = report.as_json(told)
-        if html_path:
-            _write(html_path, report_pages.page(tree))
-        if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(tree), indent=2).decode())
-        elif as_csv:
-            csv.writer(sys.stdout, lineterminator="\n").writerows(report.as_csv(told))
-        elif not html_path:
-            for line in report_pages.lines(tree):
-                click.echo(line)
-        return EXIT_DONE
-
-    return report
+@click.command()
+@click.option("--month", "month_", metavar="YYYY-MM", default="", help="Which month; default: this one.")
+@click.option("--since", metavar="YYYY-MM-DD", help="From this day on, in place of a month.")
+@click.option("--until", metavar="YYYY-MM-DD", help="To this day and with it; default: today.")
+@click.option("--wait", "wait_seconds", type=click.FloatRange(min=0), help="In place of cost.wait_seconds.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--csv", "as_csv", is_flag=True, help="A line a day.")
+@click.option("--html", "html_path", metavar="FILE", help="Write a page that needs no network.")
+@config_option
+def report(
+    month_: str,
+    since: str | None,
+    until: str | None,
+    wait_seconds: float | None,
+    as_json: bool,
+    as_csv: bool,
+    html_path: str | None,
+    config_path: str | None,
+) -> int:
+    """GPU time and money against always-on, and what other settings would have cost."""
+    told = _collect(load(config_path), _period(month_, since, until), wait_seconds)
+    tree = reports.as_json(told)
+    if html_path:
+        _write(html_path, report_pages.page(tree))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(tree), indent=2).decode())
+    elif as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(reports.as_csv(told))
+    elif not html_path:
+        for line in report_pages.lines(tree):
+            click.echo(line)
+    return EXIT_DONE
 
 
-def _period(month_: str, since: str | None, until: str | None) -> "Period":
-    from watcher.bill import Period, month  # noqa: PLC0415 - keep the watcher itself small
+def _period(month_: str, since: str | None, until: str | None) -> Period:
 
     now = time.time()
     if not since and not until:
@@ -87,12 +77,7 @@ def _period(month_: str, since: str | None, until: str | None) -> "Period":
     return Period(begin.timestamp(), last.timestamp(), now)
 
 
-def _collect(config: "Config", period: "Period", wait_seconds: float | None) -> Any:
-    from watcher import report  # noqa: PLC0415 - keep the watcher itself small
-    from watcher.accounts import Accounts  # noqa: PLC0415
-    from watcher.bill import Price  # noqa: PLC0415
-    from watcher.gate import governor_of  # noqa: PLC0415
-    from watcher.ledger import FILE_NAME, Ledger  # noqa: PLC0415
+def _collect(config: Config, period: Period, wait_seconds: float | None) -> Any:
 
     path = os.path.join(config.folders.state, FILE_NAME)
     if not os.path.exists(path):
@@ -101,7 +86,7 @@ def _collect(config: "Config", period: "Period", wait_seconds: float | None) -> 
         )
     ledger = Ledger(config.folders.state)
     ledger.check_values()
-    wanted = report.Settings(
+    wanted = reports.Settings(
         price=Price(config.cost.per_hour, config.cost.currency),
         max_seconds=config.window.max_seconds,
         max_files=config.window.max_files,
@@ -109,7 +94,7 @@ def _collect(config: "Config", period: "Period", wait_seconds: float | None) -> 
         governor=governor_of(config, ledger),
     )
     try:
-        return report.collect(Accounts(ledger), period, wanted)
+        return reports.collect(Accounts(ledger), period, wanted)
     finally:
         ledger.close()
 

@@ -4,16 +4,16 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from watcher import instance, wishes
+from watcher.cli_options import config_option, load
 from watcher.errors import EXIT_DONE, EnvironmentFault, UsageError
-
-if TYPE_CHECKING:
-    from watcher.sections import Config
-    from watcher.wishes import Answer, Wish
+from watcher.ledger import Ledger
+from watcher.sections import Config
+from watcher.wishes import Answer, Wish
 
 _LONGEST_SECONDS = 86_400.0
 _ANSWER_SECONDS = 15.0  # the watcher's loop turns every 2 s, and may be at a look through a large inbox
@@ -21,26 +21,16 @@ _POLL_SECONDS = 0.1
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-def warm_command(settings: Callable[[str | None], "Config"], config_option: Callable[..., Any]) -> click.Command:
-    """The command.
-
-    Args:
-        settings: reads the config that was named, or the one that lies here.
-        config_option: the decorator for --config.
-    """
-
-    @click.command()
-    @click.option("--for", "duration", metavar="TIME", help="How long, as 30m, 90s, 2h or seconds; 24h at most.")
-    @click.option("--off", is_flag=True, help="Release the engine now; the schedule's present time is over, too.")
-    @config_option
-    def warm(duration: str | None, off: bool, config_path: str | None) -> int:
-        """Have the running watcher load its engine now and keep it, before the pictures come."""
-        if bool(duration) == off:
-            raise UsageError("one of --for and --off is needed", "write it as `dropscale warm --for 30m`")
-        click.echo(_ask(settings(config_path), 0.0 if off else seconds(duration or "")))
-        return EXIT_DONE
-
-    return warm
+@click.command()
+@click.option("--for", "duration", metavar="TIME", help="How long, as 30m, 90s, 2h or seconds; 24h at most.")
+@click.option("--off", is_flag=True, help="Release the engine now; the schedule's present time is over, too.")
+@config_option
+def warm(duration: str | None, off: bool, config_path: str | None) -> int:
+    """Have the running watcher load its engine now and keep it, before the pictures come."""
+    if bool(duration) == off:
+        raise UsageError("one of --for and --off is needed", "write it as `dropscale warm --for 30m`")
+    click.echo(_ask(load(config_path), 0.0 if off else seconds(duration or "")))
+    return EXIT_DONE
 
 
 def seconds(text: str) -> float:
@@ -58,9 +48,7 @@ def seconds(text: str) -> float:
     return found
 
 
-def _ask(config: "Config", for_seconds: float) -> str:
-    from watcher import instance, wishes  # noqa: PLC0415 - keep the watcher itself small
-    from watcher.ledger import Ledger  # noqa: PLC0415
+def _ask(config: Config, for_seconds: float) -> str:
 
     if not instance.is_running(config.folders.state):
         raise EnvironmentFault("no watcher is running, so there is none to keep an engine", "start `dropscale run`")
@@ -79,8 +67,7 @@ def _ask(config: "Config", for_seconds: float) -> str:
     return answer.text
 
 
-def _answer(ledger: Any, wish: "Wish") -> "Answer | None":
-    from watcher import wishes  # noqa: PLC0415 - keep the watcher itself small
+def _answer(ledger: Any, wish: Wish) -> Answer | None:
 
     until = time.monotonic() + _ANSWER_SECONDS
     while (answer := wishes.answer_to(ledger, wish)) is None and time.monotonic() < until:

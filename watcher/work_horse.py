@@ -18,6 +18,7 @@ from rq.exceptions import NoSuchJobError
 from sr_engine import models
 from sr_engine.errors import ModelError
 from watcher import config
+from watcher.engine_model import models_folder
 from watcher.errors import ConfigError
 from watcher.lifelines import die_with
 from watcher.logs import begin_log, begin_rq_log
@@ -68,7 +69,7 @@ def _place(orders: HorseOrders) -> Place | str:
         settings = (
             config.load(orders.config_path, os.environ) if orders.config_path else config.without_file(os.environ)
         )
-        folder = settings.engine.models_folder or models.own_folder()
+        folder = models_folder(settings)
         return Place(orders.share, settings, folder, models.installed(folder), platform.node())
     except (ConfigError, ModelError) as error:
         return f"{platform.node()}: {error.message}"

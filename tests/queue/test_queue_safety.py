@@ -276,7 +276,7 @@ def test_folders_outside_of_the_share_are_refused(make_queue_site: Callable[...,
 
 
 def test_the_command_line_loads_no_rq() -> None:
-    code = "import watcher.cli, watcher.service, sys; print(*sys.modules)"
+    code = "import watcher.cli, watcher.cli_watch, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not {"rq", "redis"} & {name.split(".")[0] for name in done.stdout.split()}
 
