@@ -1,5 +1,7 @@
 """Fixtures: a site of its own for each test. What they are made of is in harness.py, which every test can import."""
 
+import compileall
+import os
 import shutil
 import signal
 import tempfile
@@ -8,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import QUICK, STUB_ENGINE, Site
+from harness import QUICK, ROOT, STUB_ENGINE, Site
+
+# As if installed, where modules are compiled once: tests start the command thousands of times. Where nothing may write
+# bytecode, a third of each start would go into that; and no fault is to be spent on its files.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    for package in ("watcher", "sr_engine", "webpage"):
+        compileall.compile_dir(ROOT / package, quiet=1)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell: children would inherit that Ctrl-C means nothing.
