@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from harness import Site, wait_until
 
-MOST_BYTES = 32 * 2**20
+MOST_BYTES = 30 * 2**20
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

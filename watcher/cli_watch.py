@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from sr_engine.models import Model
 from watcher import config, instance, outside, queue_needs, rebuild
 from watcher.cli_options import config_option, load, log_options, path_of
 from watcher.engine_model import find_model, models_folder
@@ -36,8 +37,7 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     if settings.web.enabled:
         check_wall(settings.web)
     signals = Signals()
-    with _sole_watcher(settings) as ledger:
-        model = find_model(settings)
+    with _sole_watcher(settings) as (ledger, model):
 
         def renew() -> bool:
             nonlocal settings, model
@@ -50,7 +50,7 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
         def watch(keeper: EngineKeeper) -> Ended:
             options = ["--log-format", log_format, *(["--verbose"] if verbose else [])]
             with Page(settings.web, settings.retry, path, options):
-                return _watch(settings, ledger, keeper, progress, signals, renew)
+                return _watch(settings, model, ledger, keeper, progress, signals, renew)
 
         try:
             with contextlib.closing(EngineKeeper(ledger)) as keeper:
@@ -71,8 +71,8 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Look once, process the files that are whole, exit; for cron."""
     progress = begin_log(log_format, verbose=verbose)
     settings = load(config_path)
-    with _sole_watcher(settings) as ledger, contextlib.closing(EngineKeeper(ledger)) as keeper:
-        service = _service(settings, ledger, keeper, progress)
+    with _sole_watcher(settings) as (ledger, model), contextlib.closing(EngineKeeper(ledger)) as keeper:
+        service = _service(settings, model, ledger, keeper, progress)
         Signals().attach(service)
         with outside.attended(settings, ledger, service.vitals):
             outcome = service.once()
@@ -80,11 +80,11 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
 
 
 @contextlib.contextmanager
-def _sole_watcher(settings: Config) -> Iterator[Ledger]:
-    """The ledger, for the one watcher of these folders, once all that it needs was seen to be there."""
+def _sole_watcher(settings: Config) -> Iterator[tuple[Ledger, Model]]:
+    """The ledger and the model, for the one watcher of these folders, once all that it needs was seen to be there."""
     config.check_folders(settings.folders)
     queue_needs.check(settings)
-    find_model(settings)
+    model = find_model(settings)
     outside.check(settings)
     lock = instance.InstanceLock(settings.folders.state)
     lock.acquire()
@@ -93,27 +93,27 @@ def _sole_watcher(settings: Config) -> Iterator[Ledger]:
             check_mounts(settings.folders, ledger)
             rebuild.read_folders(ledger, settings.folders)
             instance.introduce(ledger)
-            yield ledger
+            yield ledger, model
     finally:
         lock.release()
 
 
 def _watch(
     settings: Config,
+    model: Model,
     ledger: Ledger,
     keeper: EngineKeeper,
     progress: Progress,
     signals: Signals,
     renew: Callable[[], bool],
 ) -> Ended:
-    service = _service(settings, ledger, keeper, progress, renew)
+    service = _service(settings, model, ledger, keeper, progress, renew)
     signals.attach(service)
-    model = settings.engine.model
     ensemble = ", ensemble: eight times the work" if settings.engine.ensemble else ""
     tell(
         "model",
         "model {model}, runtime {runtime}{ensemble}",
-        model=model,
+        model=settings.engine.model,
         runtime=settings.engine.runtime,
         ensemble=ensemble,
     )
@@ -148,13 +148,14 @@ def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
 
 def _service(
     settings: Config,
+    model: Model,
     ledger: Ledger,
     keeper: EngineKeeper,
     progress: Progress,
     renew: Callable[[], bool] = lambda: False,
 ) -> Service:
     live = LiveProgress(progress, settings.folders.state)
-    return Service(settings, find_model(settings), models_folder(settings), ledger, keeper, live, renew)
+    return Service(settings, model, models_folder(settings), ledger, keeper, live, renew)
 
 
 def _exit_code(outcome: Outcome) -> int:

@@ -122,7 +122,7 @@ def check_folders(folders: Folders) -> None:
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            tree = yaml.safe_load(file)
+            tree = models.read_yaml(file)
     except FileNotFoundError:
         raise ConfigError(
             f"there is no {path}", "write one with `dropscale init`, or name yours with --config FILE"
@@ -154,7 +154,7 @@ def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str
             continue
         *parents, leaf = variable.removeprefix(ENV_PREFIX).lower().split("__")
         try:
-            value = yaml.safe_load(environ[variable]) if environ[variable] else ""
+            value = models.read_yaml(environ[variable]) if environ[variable] else ""
         except (yaml.YAMLError, ValueError) as error:
             shown = "" if variable in _SECRET_VARIABLES else f"={environ[variable]!r}"
             raise ConfigError(f"environment variable {variable}{shown} is not YAML") from error

@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 # What the engine reads; everything else in the inbox is "not a picture".
@@ -207,7 +207,7 @@ class IgnoreRules:
         self._normalise = not all(pattern.isascii() for pattern in extra_patterns)
         self._user = [_user_pattern(pattern) for pattern in reversed(extra_patterns)]
         self._extensions = frozenset("." + extension.lower().lstrip(".") for extension in extensions)
-        self._tables = {kind: _Table(kind) for kind in (FILES, FOLDERS)}
+        self._tables = {kind: _table(kind) for kind in (FILES, FOLDERS)}
         self._folder = lru_cache(maxsize=_REASONS_KEPT)(self._find_folder_reason)
 
     def reason(self, relative_path: str) -> str | None:
@@ -275,6 +275,11 @@ class _Table:
     def reason(self, name: str) -> str | None:
         match = self._regex.fullmatch(name)
         return self._reasons[match.lastindex - 1] if match and match.lastindex else None
+
+
+@cache
+def _table(kind: Applies) -> _Table:
+    return _Table(kind)
 
 
 def _fold(text: str, normalise: bool) -> str:

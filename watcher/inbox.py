@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from watcher import filesystem
 from watcher.filesystem import Identity
@@ -17,9 +18,11 @@ from watcher.journal import tell, warn
 from watcher.mounted import MountPoint
 from watcher.mounts import how_to_watch, mounts_below, read_mounts
 from watcher.names import display
-from watcher.observer import Observer, out_of_watches
 from watcher.sections import Watch
 from watcher.settling import Settled, Settling
+
+if TYPE_CHECKING:
+    from watcher.observer import Observer
 
 ROOT_CHECK_SECONDS = 2.0
 _MOST_TOLD = 1000
@@ -172,7 +175,7 @@ class Inbox:
                         self.admit(found, now, announced=True)
             else:
                 self.admit(path, now, announced=True)
-        if folders_came and self._observer is not None and self._watch.recursive and out_of_watches(self.root):
+        if folders_came and self._observer is not None and self._watch.recursive and self._observer.is_out_of_watches():
             self._fall_back_to_polling(_NO_WATCHES, now)
         if lost is not None:
             warn("events_lost", "events were lost ({reason}): looking through the inbox", reason=lost)
@@ -261,10 +264,12 @@ class Inbox:
             self._polled = [""]
         else:
             recursive = self._watch.recursive
+            from watcher.observer import Observer  # noqa: PLC0415 - a look without watching is quicker without it
+
             try:
                 self._observer = Observer(self.root, recursive=recursive, hint=self.hint, lost=self._events_lost)
                 self._observer.start()
-                if recursive and out_of_watches(self.root):
+                if recursive and self._observer.is_out_of_watches():
                     self._observer.stop()
                     raise OSError(errno.ENOSPC, _NO_WATCHES)
             except OSError as error:

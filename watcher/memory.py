@@ -1,6 +1,7 @@
 """Keep the idle watcher small: glibc holds on to freed memory, and gives each thread a heap of its own."""
 
 import ctypes
+import gc
 import sys
 
 _M_ARENA_MAX = -8  # malloc.h
@@ -14,7 +15,8 @@ def limit_arenas() -> None:
 
 
 def return_freed() -> None:
-    """Give freed memory back to the system (glibc only)."""
+    """Give freed memory back to the system (glibc only), with what only cycles hold: threads and errors leave some."""
+    gc.collect()
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

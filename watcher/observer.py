@@ -79,6 +79,20 @@ class Observer(FileSystemEventHandler):
         if self._observer.is_alive():
             self._observer.join()
 
+    def is_out_of_watches(self) -> bool:
+        """Whether the system grants this user no further watch: watchdog passes over folders that it cannot watch."""
+        if not sys.platform.startswith("linux"):
+            return False
+        library = ctypes.CDLL(None, use_errno=True)
+        descriptor = library.inotify_init1(os.O_CLOEXEC)
+        if descriptor < 0:
+            return False  # no further reader, which says nothing of watches
+        try:
+            refused = library.inotify_add_watch(descriptor, os.fsencode(self._folder), _IN_DELETE_SELF) < 0
+            return refused and ctypes.get_errno() == errno.ENOSPC
+        finally:
+            os.close(descriptor)
+
     def is_alive(self) -> bool:
         """Whether every thread that should deliver events still runs."""
         return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters) and _reads()
@@ -86,21 +100,6 @@ class Observer(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Pass on where something appeared (called by watchdog)."""
         self._hint(os.fsdecode(event.dest_path or event.src_path))
-
-
-def out_of_watches(folder: str) -> bool:
-    """Whether the system grants this user no further watch: watchdog passes over subfolders that it cannot watch."""
-    if not sys.platform.startswith("linux"):
-        return False
-    library = ctypes.CDLL(None, use_errno=True)
-    descriptor = library.inotify_init1(os.O_CLOEXEC)
-    if descriptor < 0:
-        return False  # no further reader, which says nothing of watches
-    try:
-        refused = library.inotify_add_watch(descriptor, os.fsencode(folder), _IN_DELETE_SELF) < 0
-        return refused and ctypes.get_errno() == errno.ENOSPC
-    finally:
-        os.close(descriptor)
 
 
 def _reads() -> bool:
