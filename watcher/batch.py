@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sr_engine import protocol
-from watcher import coldstart
+from watcher import coldstart, engine_runs
 from watcher.delivery import Staged
-from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
+from watcher.engine import EngineProcess
+from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
 from watcher.filesystem import Digest, holds
 from watcher.gpu_wait import GpuWait
 from watcher.journal import tell, warn
@@ -211,7 +212,7 @@ class _Batch:
 
     def _stopping(self) -> float | None:
         """Asked twice a second while an engine is at work: after a kill, that was its last sign of life."""
-        self.workshop.ledger.see_engine()
+        engine_runs.see(self.workshop.ledger)
         return self.workshop.stopping()
 
     def _request(self, picture: Picture, staging: str) -> protocol.Upscale:

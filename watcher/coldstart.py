@@ -9,7 +9,8 @@ import zlib
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
-from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineTrouble
+from watcher.engine import EngineProcess
+from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineTrouble
 from watcher.sections import Config
 
 _SIDE = 512  # pixels of the picture

@@ -8,7 +8,6 @@ that no more will come before it is let go: it takes the requests of the next ba
 import contextlib
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import msgspec
 
 from sr_engine import protocol
+from watcher.engine_ends import EngineGaveUp, EngineStopped, EngineTrouble, told_exit
 from watcher.journal import logger
 from watcher.meter import Meter
 from watcher.patience import Patience
@@ -32,73 +32,6 @@ _STDERR_LINES = 30
 _LONGEST_LINE = 1 << 16
 _MOST_EVENTS = 10_000
 _OWN_SESSION: Mapping[str, Any] = {"start_new_session": True}
-
-# Engines in a row that end with nothing done, each because a fresh one will do better. With tiles of half the size
-# each time, ten are enough to get from the largest to the smallest.
-MOST_RESTARTS = 10
-
-# Last words of libraries that end the process where the memory ends.
-_NO_MEMORY = re.compile(r"(?i)bad_alloc|out of memory|(cannot|can't|could not|failed to) allocate|MemoryError")
-
-# Ends that come from outside: an administrator, a shutdown, the kernel's out-of-memory killer.
-_OUTSIDE_SIGNALS = {
-    getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
-}
-
-
-class EngineTrouble(Exception):
-    """The engine ended before it had answered everything.
-
-    Attributes:
-        in_work: ids of the pictures that were started and not finished.
-        blames: whether this kind of end counts against the picture in work.
-        stderr: the last lines that the engine wrote there.
-        is_told: whether the message is the engine's own, which says what to do.
-    """
-
-    def __init__(self, message: str, in_work: set[int], *, blames: bool, stderr: str, is_told: bool = False) -> None:
-        super().__init__(message)
-        self.message = message
-        self.in_work = in_work
-        self.blames = blames
-        self.stderr = stderr
-        self.is_told = is_told
-
-    def verdict(self, attempts: int) -> str:
-        """Why a picture fails that was alone in the engine so many times, each with this end."""
-        if self.is_told:
-            return self.message
-        told = f"{self.message} while it worked on this picture, {attempts} times"
-        if _NO_MEMORY.search(self.stderr):
-            return f"{told}, for want of memory: cut the picture in parts, or raise limits.engine_megabytes"
-        return "; ".join([told, *self.stderr.strip().splitlines()[-1:]])
-
-
-class EngineGaveUp(Exception):
-    """The engine said that it cannot go on. No picture is to blame.
-
-    Attributes:
-        retryable: whether a fresh engine will do better; else no picture can be upscaled.
-        busy: whether others hold its device, which it never had.
-    """
-
-    def __init__(self, message: str, *, retryable: bool, busy: bool = False) -> None:
-        super().__init__(message)
-        self.message = message
-        self.retryable = retryable
-        self.busy = busy
-
-
-class EngineStopped(Exception):
-    """The watcher was asked to stop; what the engine had not finished is left.
-
-    Attributes:
-        in_work: ids of the pictures that were given up half-way.
-    """
-
-    def __init__(self, in_work: set[int]) -> None:
-        super().__init__("stopped")
-        self.in_work = in_work
 
 
 class EngineProcess:
@@ -351,11 +284,8 @@ class EngineProcess:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             return self._trouble("the engine closed its output and did not exit", in_work)
-        if code >= 0:
-            return self._trouble(f"the engine exited with code {code}", in_work)
-        names = {member.value: member.name for member in signal.Signals}
-        message = f"the engine was ended by {names.get(-code, f'signal {-code}')}"
-        return self._trouble(message, in_work, blames=-code not in _OUTSIDE_SIGNALS)
+        message, blames = told_exit(code)
+        return self._trouble(message, in_work, blames=blames)
 
     def _trouble(self, message: str, in_work: set[int], *, blames: bool = True, is_told: bool = False) -> EngineTrouble:
         self.kill()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from sr_engine import protocol
-from watcher.engine import EngineGaveUp, EngineStopped
+from watcher.engine_ends import EngineGaveUp, EngineStopped
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.nvidia import may_use_nvidia

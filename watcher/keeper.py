@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sr_engine import models, protocol
-from watcher import warm_ups
-from watcher.engine import EngineGaveUp, EngineProcess, EngineTrouble
+from watcher import engine_runs, warm_ups
+from watcher.engine import EngineProcess
+from watcher.engine_ends import EngineGaveUp, EngineTrouble
 from watcher.errors import LedgerError
 from watcher.gpu_wait import first_admission, warn_of_cpu
 from watcher.journal import tell, warn
@@ -124,7 +125,7 @@ class EngineKeeper:
             LedgerError: that cannot be written.
         """
         if engine is self._engine and self._run is not None:
-            self._ledger.engine_rests(self._run, engine)
+            engine_runs.note_progress(self._ledger, self._run, engine)
 
     def give_back(self, engine: EngineProcess) -> None:
         """The batch is done with it: it is kept, or ends."""
@@ -161,7 +162,7 @@ class EngineKeeper:
             if wanted is None or not may_load or time.monotonic() < self._retry_at:
                 return None
             return lambda: self._load_ahead(wanted)
-        self._ledger.see_engine()
+        engine_runs.see(self._ledger)
         if engine.wants_attention:
             return self._attend
         if wanted is None or self._is_old(engine):
@@ -267,7 +268,9 @@ class EngineKeeper:
             settings = self._order.settings
             # who pays for it must be known, should it never be ready, or this watcher be killed before
             device = None if models.expects_gpu(settings.runtime, settings.device) else "cpu"
-            self._run = self._ledger.engine_spawned(batch, engine.pid, settings.model, engine.meter.spawned_at, device)
+            self._run = engine_runs.begin(
+                self._ledger, batch, engine.pid, settings.model, engine.meter.spawned_at, device
+            )
         except BaseException:
             self._end()
             raise
@@ -290,7 +293,7 @@ class EngineKeeper:
             engine.close()
             self._end_hold(engine, None)
             if run is not None:
-                self._ledger.engine_ended(run, engine)
+                engine_runs.end(self._ledger, run, engine)
                 watch.end(engine, run, self._ledger)
             tell("engine_ended", "engine ended (process {pid})", pid=engine.pid, exit_code=engine.returncode)
 
@@ -331,7 +334,7 @@ class EngineKeeper:
                 if self._order is not None and may_use_nvidia(self._order.settings):
                     warn_of_cpu(engine.ready)
                 if self._run is not None:
-                    self._ledger.engine_rests(self._run, engine)
+                    engine_runs.note_progress(self._ledger, self._run, engine)
                 self._tell_warm()
 
     def _fail(self, reason: str, stderr: str = "") -> None:
@@ -348,7 +351,7 @@ class EngineKeeper:
         row = warm_ups.begin(self._ledger, run, wanted, starts_engine=starts_engine)
         self._hold = _Hold(row, wanted, began)
         if not starts_engine:
-            self._ledger.engine_rests(run, engine)
+            engine_runs.note_progress(self._ledger, run, engine)
         self._tell_warm()
 
     def _hold_for(self, wanted: Wanted) -> None:

@@ -6,21 +6,16 @@ The states, and what the folders hold in each, are at the top of `rows`.
 
 import contextlib
 import os
-import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from watcher.errors import LedgerError, LedgerLost
 from watcher.filesystem import Digest
-from watcher.provenance import Provenance
 from watcher.rows import COLUMNS, MOVING, Picture, State, columns_of, from_row
 from watcher.schema import connect, damage, fault, lost
-
-if TYPE_CHECKING:
-    from watcher.engine import EngineProcess
 
 FILE_NAME = "ledger.sqlite3"
 LOST_NAME = "ledger.lost"  # an empty file beside a ledger that was found damaged at work
@@ -30,14 +25,6 @@ _NUMBERS = {"pid", "events_missed", "started_at", "last_reconcile", "folders_rea
 
 # By the declared type of a column: what SQLite may say of its values.
 _ALLOWED = {"INTEGER": "'integer', 'null'", "REAL": "'real', 'integer', 'null'", "TEXT": "'text', 'null'"}
-
-
-class FoundResult(NamedTuple):
-    """A result that lies in the outbox: its path below, its bytes, and what it says of itself."""
-
-    path: str
-    size: int
-    provenance: Provenance
 
 
 class Ledger:
@@ -51,7 +38,6 @@ class Ledger:
             LedgerLost: it is damaged.
         """
         self.path = os.path.join(state_folder, FILE_NAME)
-        self._seen_path = os.path.join(state_folder, "engine-seen")
         self._lock = threading.RLock()
         try:
             self._connection = connect(self.path)
@@ -233,11 +219,11 @@ class Ledger:
 
     def suspect(self, picture: int, reason: str) -> None:
         """Note that its content could not be decoded."""
-        self._change(picture, suspected_at=time.time(), reason=reason)
+        self.change(picture, suspected_at=time.time(), reason=reason)
 
     def intend_publish(self, picture: int, staged: str, target: str, sha256: str, size: int, *, reused: bool) -> None:
         """A result is staged and about to be renamed to `target` (below the outbox)."""
-        self._change(
+        self.change(
             picture,
             state=State.PUBLISHING,
             staged_path=os.fsencode(staged),
@@ -249,11 +235,11 @@ class Ledger:
 
     def intend_archive(self, picture: int, target: str) -> None:
         """The result is published; the original is about to move to `target` (below the archive)."""
-        self._change(picture, state=State.ARCHIVING, moved_path=os.fsencode(target), waits=0, trouble="")
+        self.change(picture, state=State.ARCHIVING, moved_path=os.fsencode(target), waits=0, trouble="")
 
     def intend_quarantine(self, picture: int, target: str, reason: str) -> None:
         """The original is about to move to `target` (below `failed`)."""
-        self._change(picture, state=State.QUARANTINING, moved_path=os.fsencode(target), reason=reason)
+        self.change(picture, state=State.QUARANTINING, moved_path=os.fsencode(target), reason=reason)
 
     def wait(self, picture: int, trouble: str, not_before: float, *, counts: bool = True) -> None:
         """The surroundings failed: try again at `not_before` (Unix time). A row that is being moved stays so."""
@@ -275,7 +261,7 @@ class Ledger:
 
     def finish(self, picture: int, state: State, reason: str = "") -> None:
         """Close a row."""
-        self._change(picture, state=state, reason=reason, trouble="", staged_path=None, not_before=0.0)
+        self.change(picture, state=state, reason=reason, trouble="", staged_path=None, not_before=0.0)
 
     def forget_waiting(self, path: str) -> None:
         """The file of a waiting row left the inbox. Nothing is lost: if it comes back it is admitted as new."""
@@ -290,8 +276,23 @@ class Ledger:
         """The failed row whose original lies at `moved_path` (below `failed`), closed as withdrawn, for a retry."""
         row = self._one("moved_path = ? AND state = 'failed' ORDER BY id DESC", (os.fsencode(moved_path),))
         if row is not None:
-            self._change(row.id, state=State.WITHDRAWN, reason="put back by retry")
+            self.change(row.id, state=State.WITHDRAWN, reason="put back by retry")
         return row
+
+    def change(self, identifier: int, table: str = "pictures", **columns: Any) -> None:
+        """Set columns of one row.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        if table == "pictures":
+            columns["changed_at"] = time.time()
+        assignments = ", ".join(f"{column} = ?" for column in columns)
+        with self.transaction() as connection:
+            connection.execute(
+                f"UPDATE {table} SET {assignments} WHERE id = ?",  # noqa: S608 - names are ours, values are bound
+                (*columns.values(), identifier),
+            )
 
     # Reading
 
@@ -318,81 +319,24 @@ class Ledger:
         """How many pictures were delivered from an earlier result."""
         return int(self.select("SELECT COUNT(*) FROM pictures WHERE state = 'done' AND reused", ())[0][0])
 
-    # Engine time and notes
+    def select(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """All rows of a query.
 
-    def engine_spawned(
-        self, batch: int | None, pid: int, model: str, spawned_at: float, device: str | None = None
-    ) -> int:
-        """An engine process was started.
-
-        Args:
-            batch: that it is for; None: it is ahead of any.
-            pid: its id.
-            model: that it was told to load.
-            spawned_at: Unix time.
-            device: if that can be known before it says so.
-
-        Returns:
-            The id of the run.
+        Raises:
+            LedgerError: it cannot be read.
         """
-        with self.transaction() as connection:
-            cursor = connection.execute(
-                "INSERT INTO engine_runs (batch, host, pid, spawned_at, model, device) VALUES (?, ?, ?, ?, ?, ?)",
-                (batch, platform.node(), pid, spawned_at, model, device),
-            )
-            return int(cursor.lastrowid or 0)
+        with self._lock:
+            self.check()
+            try:
+                return self._connection.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise self._fault(error, f"cannot read the ledger {self.path}") from error
 
-    def engine_rests(self, run: int, engine: "EngineProcess") -> None:
-        """The engine process of that run has its device, or rests: what is known, should this watcher be killed."""
-        self._change(run, table="engine_runs", **_known_of(engine))
+    def types_of(self, table: str) -> dict[str, str]:
+        """The declared type of each column."""
+        return {name: kind for _, name, kind, *_ in self.select(f"PRAGMA table_info({table})", ())}
 
-    def engine_ended(self, run: int, engine: "EngineProcess") -> None:
-        """The engine process of that run was reaped."""
-        self._change(
-            run,
-            table="engine_runs",
-            **_known_of(engine),
-            exited_at=engine.meter.ended_at,
-            idle_seconds=engine.meter.idle_seconds,
-            exit_seconds=engine.meter.exit_seconds,
-            exit_code=engine.returncode,
-        )
-
-    def amend_run(self, run: int, **columns: Any) -> None:
-        """Enter what was learnt of an engine run after its end."""
-        self._change(run, table="engine_runs", **columns)
-
-    def close_engine_runs(self, now: float, alive: int | None = None) -> None:
-        """Close the runs that a killed watcher left open: their engines ended with it, when they were seen last.
-
-        Args:
-            now: Unix time.
-            alive: the run whose engine is held by this very watcher.
-        """
-        seen_at = min(self._engine_seen_at(), now)
-        with self.transaction() as connection:
-            connection.execute(
-                "UPDATE engine_runs SET exited_at = MAX(?, COALESCE(ready_at, spawned_at))"
-                " WHERE exited_at IS NULL AND id IS NOT ?",
-                (seen_at, alive),
-            )
-            connection.execute(
-                "UPDATE warm_ups SET ended_at = MAX(began_at, exited_at),"
-                " idle_seconds = MAX(exited_at - MAX(began_at, COALESCE(ready_at, exited_at)), 0)"
-                " FROM engine_runs r WHERE r.id = run AND ended_at IS NULL AND exited_at IS NOT NULL"
-            )
-            connection.execute("UPDATE batches SET finished_at = ? WHERE finished_at IS NULL", (now,))
-
-    def see_engine(self) -> None:
-        """An engine is at work still: called often, so it is the time of a file and no transaction."""
-        with contextlib.suppress(OSError), open(self._seen_path, "ab"):
-            os.utime(self._seen_path)
-
-    def _engine_seen_at(self) -> float:
-        try:
-            return os.stat(self._seen_path).st_mtime
-        except OSError:
-            return 0.0
+    # Notes
 
     def note(self, **values: str) -> None:
         """Leave notes for `status`."""
@@ -409,70 +353,12 @@ class Ledger:
             raise self._fault(error, f"a note in the ledger {self.path} is damaged") from error
         return notes
 
-    # What was before this ledger
-
-    def remember(self, results: Iterable[FoundResult]) -> int:
-        """Note results that an earlier ledger knew of, all or none; returns how many."""
-        count = 0
-        with self.transaction() as connection:
-            for found in results:
-                path, now = os.fsencode(found.path), time.time()
-                source_sha256, recipe, result_sha256 = found.provenance
-                connection.execute(
-                    "INSERT INTO pictures (path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe, state,"
-                    " reason, result_path, result_sha256, result_bytes, created_at, changed_at)"
-                    " VALUES (?, '0', '0', 0, '0', '0', ?, ?, 'done', 'found in the outbox', ?, ?, ?, ?, ?)",
-                    (path, source_sha256, recipe, path, result_sha256, found.size, now, now),
-                )
-                count += 1
-        return count
-
-    def types_of(self, table: str) -> dict[str, str]:
-        """The declared type of each column."""
-        return {name: kind for _, name, kind, *_ in self.select(f"PRAGMA table_info({table})", ())}
-
-    def take_over(self, table: str, columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
-        """Enter rows of another ledger's table; what refers to a batch that is not here refers to none."""
-        places = ", ".join("?" * len(columns))
-        with self.transaction() as connection:
-            connection.execute("PRAGMA defer_foreign_keys = ON")
-            connection.executemany(
-                f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - our own
-                rows,
-            )
-            for refers in ("engine_runs", "warm_ups"):
-                connection.execute(f"UPDATE {refers} SET batch = NULL WHERE batch NOT IN (SELECT id FROM batches)")  # noqa: S608
-            connection.execute("DELETE FROM warm_ups WHERE run NOT IN (SELECT id FROM engine_runs)")
-
     # Private
 
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # the error that led here is the one to tell
             if self._connection.in_transaction:
                 self._connection.rollback()
-
-    def _change(self, identifier: int, table: str = "pictures", **columns: Any) -> None:
-        if table == "pictures":
-            columns["changed_at"] = time.time()
-        assignments = ", ".join(f"{column} = ?" for column in columns)
-        with self.transaction() as connection:
-            connection.execute(
-                f"UPDATE {table} SET {assignments} WHERE id = ?",  # noqa: S608 - names are ours, values are bound
-                (*columns.values(), identifier),
-            )
-
-    def select(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
-        """All rows of a query.
-
-        Raises:
-            LedgerError: it cannot be read.
-        """
-        with self._lock:
-            self.check()
-            try:
-                return self._connection.execute(sql, parameters).fetchall()
-            except sqlite3.Error as error:
-                raise self._fault(error, f"cannot read the ledger {self.path}") from error
 
     def _fault(self, error: Exception, doing: str) -> LedgerError:
         """As ours; damage is remembered for the next start, for a look at the whole file need not see it."""
@@ -492,18 +378,3 @@ class Ledger:
     def _one(self, condition: str, parameters: tuple[Any, ...]) -> Picture | None:
         rows = self._all(f"{condition} LIMIT 1", parameters)
         return rows[0] if rows else None
-
-
-def _known_of(engine: "EngineProcess") -> dict[str, Any]:
-    """What columns of its run hold, as far as it is known."""
-    ready, meter = engine.ready, engine.meter
-    return {
-        "ready_at": engine.ready_at,
-        "held_from": meter.held_from_at,
-        "spawn_seconds": meter.spawn_seconds,
-        "load_seconds": meter.load_seconds,
-        "compute_seconds": meter.compute_seconds,
-        "done": engine.done,
-        "failed": engine.failed,
-        "peak_memory_bytes": engine.peak_memory_bytes,
-    } | ({"runtime": ready.runtime, "device": ready.device, "precision": ready.precision} if ready else {})

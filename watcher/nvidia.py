@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sr_engine import models, nvml
 from sr_engine.nvml import Gpu, Holder, Nvml, NvmlUnavailable, Reading
+from watcher import engine_runs
 from watcher.engine import EngineProcess
 from watcher.journal import logger, warn
 from watcher.ledger import Ledger
@@ -68,10 +69,10 @@ class DeviceWatch:
         """
         if engine.refused:
             # It never had the device, so it ran on the CPU; and it says nothing of what a start costs.
-            ledger.amend_run(run, device="cpu", exit_seconds=None)
+            engine_runs.amend(ledger, run, device="cpu", exit_seconds=None)
         elif self._nvml is not None and (gpu := self._find(engine)) is not None:
             columns, left = self._measure(self._nvml, gpu, engine)
-            ledger.amend_run(run, **columns)
+            engine_runs.amend(ledger, run, **columns)
             if "release_seconds" in columns:
                 self._tell(ledger, engine, left)
 

@@ -18,7 +18,7 @@ from sr_engine import protocol
 from sr_engine.models import Model
 from watcher import remote_runs, shelf
 from watcher.delivery import STAGING
-from watcher.engine import EngineGaveUp, EngineStopped, EngineTrouble
+from watcher.engine_ends import EngineGaveUp, EngineStopped, EngineTrouble
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.flights import Flight, Flights
 from watcher.intake import pixels_of

@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from watcher import provenance
@@ -19,8 +19,9 @@ from watcher.delivery import Delivery
 from watcher.errors import EnvironmentFault, LedgerError, LedgerLost
 from watcher.filesystem import look_at
 from watcher.journal import tell, warn
-from watcher.ledger import FILE_NAME, LOST_NAME, FoundResult, Ledger
+from watcher.ledger import FILE_NAME, LOST_NAME, Ledger
 from watcher.names import display, told
+from watcher.provenance import Provenance
 from watcher.schema import lost
 from watcher.sections import Folders
 from watcher.signals import BLOCKED
@@ -78,7 +79,7 @@ def read_folders(ledger: Ledger, folders: Folders) -> None:
     found = 0
     if not ledger.counts():  # else it was begun by a dropscale that did not read folders, and knows them
         Delivery(folders, ledger).sweep_leftovers()
-        found = ledger.remember(_results_below(folders.outbox))
+        found = _remember(ledger, folders.outbox)
     ledger.note(**{_READ_NOTE: f"{time.time():.3f}"})
     if found:
         tell("ledger", "the ledger is new: {found} results in the outbox say where they come from", found=found)
@@ -125,7 +126,21 @@ def _keep_what_can_be_read(ledger: Ledger, damaged: str) -> None:
             rows = source.execute(f"SELECT * FROM {table} WHERE {condition}")  # noqa: S608 - the names are ours
             columns = [column[0] for column in rows.description]
             kinds = [_PYTHON_TYPES.get(ledger.types_of(table).get(column, ""), object) for column in columns]
-            ledger.take_over(table, columns, _readable(rows, kinds))
+            _take_over(ledger, table, columns, _readable(rows, kinds))
+
+
+def _take_over(ledger: Ledger, table: str, columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
+    """Enter rows of another ledger's table; what refers to a batch that is not here refers to none."""
+    places = ", ".join("?" * len(columns))
+    with ledger.transaction() as connection:
+        connection.execute("PRAGMA defer_foreign_keys = ON")
+        connection.executemany(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - our own
+            rows,
+        )
+        for refers in ("engine_runs", "warm_ups"):
+            connection.execute(f"UPDATE {refers} SET batch = NULL WHERE batch NOT IN (SELECT id FROM batches)")  # noqa: S608
+        connection.execute("DELETE FROM warm_ups WHERE run NOT IN (SELECT id FROM engine_runs)")
 
 
 def _readable(rows: sqlite3.Cursor, kinds: Sequence[Any]) -> Iterator[tuple[object, ...]]:
@@ -136,14 +151,31 @@ def _readable(rows: sqlite3.Cursor, kinds: Sequence[Any]) -> Iterator[tuple[obje
                 yield row
 
 
-def _results_below(outbox: str) -> Iterator[FoundResult]:
+def _remember(ledger: Ledger, outbox: str) -> int:
+    """Note the results that an earlier ledger knew of, all or none; returns how many."""
+    count = 0
+    with ledger.transaction() as connection:
+        for found, size, said in _results_below(outbox):
+            path, now = os.fsencode(found), time.time()
+            connection.execute(
+                "INSERT INTO pictures (path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe, state,"
+                " reason, result_path, result_sha256, result_bytes, created_at, changed_at)"
+                " VALUES (?, '0', '0', 0, '0', '0', ?, ?, 'done', 'found in the outbox', ?, ?, ?, ?, ?)",
+                (path, said.source_sha256, said.recipe, path, said.result_sha256, size, now, now),
+            )
+            count += 1
+    return count
+
+
+def _results_below(outbox: str) -> Iterator[tuple[str, int, Provenance]]:
+    """Results that say where they come from: path below the outbox, bytes, and what they say."""
     for parent, folders, names in os.walk(outbox, onerror=_tell_unread):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = os.path.join(parent, name)
             said = None if name.startswith(".") else provenance.read(path)
             if said is not None and (there := look_at(path)) is not None:
-                yield FoundResult(os.path.relpath(path, outbox), there.size, said)
+                yield os.path.relpath(path, outbox), there.size, said
 
 
 def _tell_unread(error: OSError) -> None:

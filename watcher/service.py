@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 
 from sr_engine.models import Model
-from watcher import memory
+from watcher import engine_runs, memory
 from watcher.batch import run_batch
 from watcher.delivery import Delivery
 from watcher.errors import LedgerError, LedgerLost
@@ -203,7 +203,7 @@ class Service:
 
     def _recover(self) -> Outcome:
         """Carry every open row forward, or undo it, from what the folders really hold."""
-        self._ledger.close_engine_runs(time.time(), self._keeper.run)
+        engine_runs.close_open(self._ledger, time.time(), self._keeper.run)
         rows = self._ledger.open_rows()
         self._ledger.release(row.id for row in rows if row.state is State.CLAIMED)
         outcome = self._resume([row for row in rows if row.state in MOVING])
@@ -284,7 +284,7 @@ class Service:
             self._ledger.release(row.id for row in self._ledger.open_rows() if row.state is State.CLAIMED)
             self._waiting.reread(self._ledger.open_rows(), now, time.time())
             if self._unswept:
-                self._ledger.close_engine_runs(time.time(), self._keeper.run)
+                engine_runs.close_open(self._ledger, time.time(), self._keeper.run)
                 self._delivery.sweep_staging()
                 self._unswept = self._troubled
             self._stale = False

@@ -15,7 +15,8 @@ import platformdirs
 
 from sr_engine import models, protocol
 from watcher import coldstart, shelf
-from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
+from watcher.engine import EngineProcess
+from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
 from watcher.lifelines import dies_with_this_process
 from watcher.names import told
 from watcher.nvidia import may_use_nvidia

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
-from watcher.engine import MOST_RESTARTS, EngineGaveUp, EngineProcess, EngineTrouble
+from watcher.engine import EngineProcess
+from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineTrouble
 from watcher.errors import EngineUnusable, EnvironmentFault
 from watcher.filesystem import publish
 from watcher.journal import tell, warn

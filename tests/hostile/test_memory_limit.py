@@ -13,7 +13,8 @@ from sr_engine import machine
 from sr_engine.headers import Header, Kind
 from sr_engine.limits import expected_memory_bytes
 from sr_engine.protocol import Limits, Upscale
-from watcher.engine import EngineProcess, EngineTrouble
+from watcher.engine import EngineProcess
+from watcher.engine_ends import EngineTrouble
 from watcher.sections import Engine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such limit")

@@ -17,7 +17,8 @@ from harness import STUB_ENGINE, wait_until
 
 from sr_engine import protocol
 from sr_engine.protocol import Limits
-from watcher.engine import EngineGaveUp, EngineProcess, EngineStopped, EngineTrouble
+from watcher.engine import EngineProcess
+from watcher.engine_ends import EngineGaveUp, EngineStopped, EngineTrouble
 from watcher.sections import Engine
 
 Make = Callable[..., EngineProcess]

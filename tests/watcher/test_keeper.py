@@ -10,6 +10,7 @@ from harness import STUB_ENGINE, wait_until
 from house import House
 
 from sr_engine import protocol
+from watcher import engine_runs
 from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
 from watcher.schedule import Schedule
@@ -141,7 +142,7 @@ def test_one_that_died_is_started_again_after_a_while(make_watcher: Callable[...
 
 def test_after_a_kill_its_books_are_closed_but_those_of_one_that_lives_are_not(house: House) -> None:
     ledger = house.ledger
-    dead, alive = (ledger.engine_spawned(None, pid, "m", 100.0) for pid in (1, 2))
+    dead, alive = (engine_runs.begin(ledger, None, pid, "m", 100.0) for pid in (1, 2))
     with ledger.transaction() as connection:
         connection.executemany(
             "INSERT INTO warm_ups (run, why, wanted_at, wanted_until, starts_engine, began_at)"
@@ -151,7 +152,7 @@ def test_after_a_kill_its_books_are_closed_but_those_of_one_that_lives_are_not(h
         connection.execute("UPDATE engine_runs SET ready_at = 130 WHERE id = ?", (dead,))
     (seen := Path(house.state / "engine-seen")).touch()
     os.utime(seen, (150, 150))
-    ledger.close_engine_runs(1000.0, alive)
+    engine_runs.close_open(ledger, 1000.0, alive)
     rows = ledger.select(
         "SELECT exited_at, ended_at, w.idle_seconds FROM warm_ups w JOIN engine_runs r ON r.id = w.run ORDER BY w.id",
         (),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from watcher import engine_runs
 from watcher.errors import LedgerError, LedgerLost
 from watcher.filesystem import Digest, Identity
 from watcher.ledger import FILE_NAME, Ledger
@@ -226,8 +227,8 @@ def test_a_failed_row_is_found_again_by_where_its_picture_lies(ledger: Ledger) -
 
 def test_runs_and_batches_that_a_kill_left_open_are_closed(ledger: Ledger, tmp_path: Path) -> None:
     batch = ledger.open_batch("quiet", 1)
-    ledger.engine_spawned(batch, 123, "model", 5.0)
-    ledger.close_engine_runs(99.0)
+    engine_runs.begin(ledger, batch, 123, "model", 5.0)
+    engine_runs.close_open(ledger, 99.0)
     with raw(tmp_path) as connection:
         assert connection.execute("SELECT exited_at FROM engine_runs").fetchall() == [(5.0,)], "it was never seen"
         assert connection.execute("SELECT finished_at FROM batches").fetchall() == [(99.0,)]
