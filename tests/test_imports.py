@@ -13,7 +13,7 @@ from harness import ROOT
 
 # From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
 LAYERS = (
-    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals", "vitals"},
+    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals", "vitals", "moments"},
     {"lifelines", "queue_note"},
     {"bill", "replay", "meter", "report_pages", "hook_calls", "engine_ends"},
     {"filesystem", "webhook"},
@@ -37,13 +37,14 @@ LAYERS = (
         "remote_runs",
     },
     {"inbox", "delivery", "nvidia", "health", "flights", "worker"},
-    {"gpu_wait", "queue_executor"},
+    {"gpu_wait", "queue_executor", "demand"},
     {"keeper"},
     {"accounts", "recent"},
     {"gate"},
     {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
     {"batch", "doctor", "shard_work"},
-    {"service", "work_horse"},
+    {"jobs", "work_horse"},
+    {"service"},
     {"cli_options"},
     {"cli_folders", "cli_health", "cli_models", "cli_report", "cli_upscale", "cli_warm", "cli_watch", "cli_web"},
     {"cli_worker"},

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
 
 from watcher.accounts import Accounts
 from watcher.governor import WARN_SHARE, Governor, Hold, Use
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
+from watcher.moments import clock
 from watcher.rows import Selects
 from watcher.sections import Config
 
@@ -67,7 +67,7 @@ class Gate:
     def refusal(self) -> str:
         """Why no engine may start now, by what was spent at the last look; empty: it may. Asked by any thread."""
         hold = self._governor.hold(time.time(), self._uses)
-        return "" if hold is None else f"{hold.reason}, until {when_told(hold.until)}"
+        return "" if hold is None else f"{hold.reason}, until {clock(hold.until, 'minutes')}"
 
     def asks_again(self) -> list[float]:
         """When to ask again, monotonic seconds; empty while nothing is held."""
@@ -78,7 +78,7 @@ class Gate:
     def _tell(self, hold: Hold | None) -> None:
         before, self._hold = self._hold, hold
         if hold is not None and (before is None or (hold.kind, hold.until) != (before.kind, before.until)):
-            when = when_told(hold.until)
+            when = clock(hold.until, "minutes")
             warn("held", "pictures wait until {when}: {reason}", when=when, reason=hold.reason)
         elif before is not None and self._verdict is None:
             tell("released", "engines may start again")
@@ -89,9 +89,3 @@ class Gate:
                 self._warned.add((use.name, use.until))
                 text = "{share:.0f} % of a budget are used: {use}"
                 warn("budget", text, share=100 * use.share, use=str(use), period=use.name, used=use.used)
-
-
-def when_told(at: float) -> str:
-    """A time as a person reads it: with the date if that is another day."""
-    moment = datetime.fromtimestamp(at)
-    return f"{moment:%H:%M}" if moment.date() == datetime.now().date() else f"{moment:%Y-%m-%d %H:%M}"

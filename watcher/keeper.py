@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 from sr_engine import models, protocol
 from watcher import engine_runs, warm_ups
+from watcher.demand import Demand
 from watcher.engine import EngineProcess
 from watcher.engine_ends import EngineGaveUp, EngineTrouble
 from watcher.errors import LedgerError
 from watcher.gpu_wait import first_admission, warn_of_cpu
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
+from watcher.moments import clock
 from watcher.names import told
 from watcher.nvidia import DeviceWatch, may_use_nvidia
 from watcher.terms import Order, Terms
 from watcher.warm_ups import Wanted
-from watcher.wishes import Wishes
 
 _LONGEST_SECONDS = 86_400.0  # memory in pieces, tiles that had to be small: a day of it is enough
 _SIGN_SECONDS = 1.0  # how often a held engine is noted to be alive: after a kill of the watcher that is its end
 _OLD = "it is old, a fresh one follows if it is wanted"
-REFUSAL_NOTE = "warm_refused"
 
 
 @dataclass
@@ -48,6 +48,7 @@ class EngineKeeper:
             longest_seconds: of a process; who wants it longer gets a fresh one. `Accounts` looks back for a week.
         """
         self._ledger = ledger
+        self._demand = Demand(ledger)
         self._longest_seconds = longest_seconds
         self._order: Order | None = None
         self._terms: Terms | None = None
@@ -56,11 +57,6 @@ class EngineKeeper:
         self._run: int | None = None
         self._hold: _Hold | None = None  # as long as it is without work
         self._taken: tuple[int, int] | None = None  # the row of the hold that a batch ended; what was answered before
-        self._wishes: Wishes | None = None
-        self._command: Wanted | None = None
-        self._kept: Wanted | None = None
-        self._off_until = 0.0  # Unix time: the schedule's present time was called off
-        self._refused = self._noted_refusal = ""
         self._failures = 0  # starts ahead in a row that came to nothing
         self._retry_at = 0.0  # monotonic
 
@@ -80,17 +76,13 @@ class EngineKeeper:
     def keep(self, terms: Terms) -> None:
         """From now on the engine is kept after batches and loaded ahead; for a watcher that stays."""
         assert self._order is not None
-        if self._wishes is None:
-            self._wishes = Wishes(self._ledger)
-            self._ledger.note(**{REFUSAL_NOTE: ""})
         self._terms = terms
-        if self._kept is not None:  # the config may grant less now
-            until = time.monotonic() + self._order.settings.keep_warm_seconds
-            self._kept = self._kept._replace(until=min(self._kept.until, until))
+        self._demand.agree(terms, self._order.settings.keep_warm_seconds)
 
     def close(self) -> None:
         """Let the engine go, when no job runs any more."""
         self._terms = None
+        self._demand.end()
         with contextlib.suppress(LedgerError):  # the next start closes the run, by the last sign of life
             self._release("the watcher ends")
 
@@ -139,7 +131,7 @@ class EngineKeeper:
             return
         self._failures = 0
         if self._order is not None and (keep := self._order.settings.keep_warm_seconds):
-            self._kept = Wanted("keep_warm", time.time(), time.monotonic() + keep)
+            self._demand.keep_after_batch(keep)
         if self._is_old(engine):
             self._release(_OLD)
         elif (wanted := self._wanted()) is None:
@@ -156,7 +148,7 @@ class EngineKeeper:
             may_load: whether an engine can be started ahead.
         """
         wanted = self._wanted()
-        self._note_refusal()
+        self._demand.note_refusal()
         engine, hold = self._engine, self._hold
         if engine is None:
             if wanted is None or not may_load or time.monotonic() < self._retry_at:
@@ -166,7 +158,7 @@ class EngineKeeper:
         if engine.wants_attention:
             return self._attend
         if wanted is None or self._is_old(engine):
-            why = _OLD if wanted is not None else self._refused or "its time is up"
+            why = _OLD if wanted is not None else self._demand.refused or "its time is up"
             return lambda: self._release(why)
         if hold is not None and (hold.wanted.why, hold.wanted.until) != (wanted.why, wanted.until):
             return lambda: self._hold_for(wanted)
@@ -174,24 +166,8 @@ class EngineKeeper:
 
     def hear_wishes(self) -> None:
         """See what `dropscale warm` asked for. Also while a job runs."""
-        if self._terms is None or self._wishes is None or (wish := self._wishes.next()) is None:
-            return
-        if not wish.for_seconds:
-            self._call_off()
-            tell("warm_off", "asked to release the engine")
-            self._wishes.answer(wish, "the engine is released; one at work ends with its batch")
-            return
-        command = Wanted("command", wish.asked_at, time.monotonic() + wish.for_seconds)
-        until = clock(command.until_at)
-        if reason := self._terms.refusal():
-            self._wishes.answer(wish, reason, refused=True)
-            warn(
-                "warm_refused", "asked to keep the engine warm until {until}: no, {reason}", until=until, reason=reason
-            )
-            return
-        self._command, self._failures, self._retry_at = command, 0, 0.0
-        tell("warm_asked", "asked to keep the engine warm until {until}", until=until)
-        self._wishes.answer(wish, f"the engine is kept warm until {until}")
+        if self._demand.hear_wish():
+            self._failures, self._retry_at = 0, 0.0
 
     def times(self) -> list[float]:
         """When, on the monotonic clock, `errand` has to be asked again."""
@@ -200,58 +176,18 @@ class EngineKeeper:
             return []
         if self._hold is not None:
             return [now + _SIGN_SECONDS, self._hold.wanted.until]
-        if self._terms.schedule is None or (start := self._terms.schedule.next_start(time.time())) is None:
-            return []
-        return [now + start - time.time()]
-
-    # What is wanted
+        start = self._demand.next_start()
+        return [] if start is None else [now + start - time.time()]
 
     def _wanted(self) -> Wanted | None:
-        self._refused = ""
-        if self._terms is None:
-            return None
-        now = time.monotonic()
-        command = self._command if self._command is not None and self._command.until > now else None
-        kept = self._kept if self._kept is not None and self._kept.until > now else None
-        wanted = command or self._by_schedule(now) or kept
-        if wanted is not None:
-            self._refused = self._terms.refusal()
-        return None if self._refused else wanted
-
-    def _by_schedule(self, now: float) -> Wanted | None:
-        unix = time.time()
-        if self._terms is None or self._terms.schedule is None:
-            return None
-        span = self._terms.schedule.current(unix)
-        if span is None or span.until <= self._off_until:
-            return None
-        hold = self._hold
-        # to the second, as both clocks were not read at the same instant
-        until = now + span.until - unix
-        if hold is not None and hold.wanted.why == "schedule" and abs(hold.wanted.until - until) < 1:
-            until = hold.wanted.until
-        return Wanted("schedule", span.since, until)
+        return self._demand.now(self._hold.wanted if self._hold is not None else None)
 
     def _stays(self) -> bool:
         keeps = self._order is not None and self._order.settings.keep_warm_seconds > 0
-        return self._terms is not None and not self._terms.refusal() and (keeps or self._wanted() is not None)
+        return not self._demand.refusal() and (keeps or self._wanted() is not None)
 
     def _is_old(self, engine: EngineProcess) -> bool:
         return time.monotonic() - engine.meter.started > self._longest_seconds
-
-    def _call_off(self) -> None:
-        self._command = self._kept = None
-        schedule = self._terms.schedule if self._terms else None
-        span = schedule.current(time.time()) if schedule else None
-        self._off_until = span.until if span else 0.0
-
-    def _note_refusal(self) -> None:
-        if self._terms is None or self._refused == self._noted_refusal:
-            return
-        self._noted_refusal = self._refused
-        self._ledger.note(**{REFUSAL_NOTE: self._refused})
-        if self._refused:
-            warn("not_warm", "no engine is kept warm: {reason}", reason=self._refused)
 
     # The engine and its books, in the thread of the jobs
 
@@ -286,7 +222,7 @@ class EngineKeeper:
         engine, self._engine = self._engine, None
         watch, self._watch = self._watch, None
         run, self._run = self._run, None
-        self._kept = None
+        self._demand.forget_batch()
         if engine is None or watch is None:
             return
         with contextlib.closing(watch):
@@ -402,10 +338,3 @@ def tell_ready(ready: protocol.Ready) -> None:
         precision=ready.precision,
         reason=ready.reason,
     )
-
-
-def clock(moment: float) -> str:
-    """A time of day for a person, with the date unless it is today; Unix time."""
-    local = time.localtime(moment)
-    is_today = local[:3] == time.localtime()[:3]
-    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", local)

@@ -1,8 +1,6 @@
 """The watcher: carries forward what a kill left, collects pictures into windows, runs one batch at a time."""
 
-import errno
 import logging
-import os
 import queue
 import time
 import traceback
@@ -12,20 +10,20 @@ from enum import Enum
 
 from sr_engine.models import Model
 from watcher import engine_runs, memory
-from watcher.batch import run_batch
 from watcher.delivery import Delivery
 from watcher.errors import LedgerError, LedgerLost
-from watcher.filesystem import Identity, look_at
+from watcher.filesystem import Identity
 from watcher.gate import Gate
 from watcher.inbox import Inbox
-from watcher.intake import Intake, Taken
+from watcher.intake import Intake
+from watcher.jobs import process_window, resume_moves
 from watcher.journal import tell, warn
 from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
 from watcher.mounted import mounted_now
-from watcher.names import display, told
+from watcher.names import display
 from watcher.progress import Progress
-from watcher.rows import MOVING, Picture, State
+from watcher.rows import MOVING, State
 from watcher.sections import Config
 from watcher.settling import Settled
 from watcher.terms import Terms
@@ -176,7 +174,7 @@ class Service:
                 self._into_window(settled, until)
             for urgent in (True, False):
                 while self._intake.waits(urgent=urgent) and not self._stops and (urgent or not self._is_held()):
-                    outcome += self._process(self._intake.take(urgent=urgent), "once")
+                    outcome += process_window(self._workshop, self._intake.take(urgent=urgent), "once", self._unread)
                     self._gate.refresh()
         finally:
             self._shut_down()
@@ -206,7 +204,7 @@ class Service:
         engine_runs.close_open(self._ledger, time.time(), self._keeper.run)
         rows = self._ledger.open_rows()
         self._ledger.release(row.id for row in rows if row.state is State.CLAIMED)
-        outcome = self._resume([row for row in rows if row.state in MOVING])
+        outcome = resume_moves(self._workshop, [row for row in rows if row.state in MOVING])
         self._waiting.reread(self._ledger.open_rows(), time.monotonic(), time.time())
         return outcome
 
@@ -238,13 +236,13 @@ class Service:
     def _start_batch(self, now: float) -> None:
         if due := self._waiting.moving_due(now):
             self._intake.engage(row.path for row in due)
-            self._submit(lambda: self._resume(due))
+            self._submit(lambda: resume_moves(self._workshop, due))
         elif closing := self._intake.closing(now, urgent_only=self._is_held()):
             found = self._intake.take(urgent=closing.urgent)
             count = len(found)
             what = "one picture" if count == 1 else f"{count} pictures"
             tell("window", "window closed ({reason}): {what}", reason=closing.reason, what=what, count=count)
-            self._submit(lambda: self._process(found, closing.reason))
+            self._submit(lambda: process_window(self._workshop, found, closing.reason, self._unread))
 
     def _is_held(self) -> bool:
         """Whether no engine may start now for what waits and is not urgent."""
@@ -353,51 +351,6 @@ class Service:
     def _submit(self, job: Callable[[], Outcome]) -> None:
         self._job = self._worker.submit(job)
         self._job.add_done_callback(lambda _: self._wake.put(None))
-
-    def _process(self, found: list[Taken], closed_by: str) -> Outcome:
-        whole = []
-        unread = Outcome()
-        for path, identity, _, hashed in found:
-            try:
-                content = hashed.result()
-            except FileNotFoundError:
-                continue  # withdrawn
-            except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    continue  # it changed while it was read: a new picture
-                unread += Outcome(waiting=1, trouble=f"cannot read {display(path)}: {error.strerror}")
-                self._unread.add(path)
-                warn("unreadable", "cannot read {path}: {why}; trying again", path=display(path), why=error.strerror)
-                continue
-            # held for hours, perhaps: an engine is not started for what was taken away meanwhile
-            there = look_at(os.path.join(self.inbox.root, path))
-            if content.identity.same_state(identity) and there is not None and there.same_state(identity):
-                whole.append((path, content))
-        arrived = {taken.path: taken.arrived_at for taken in found}
-        outcome = run_batch(self._workshop, whole, closed_by, arrived) if whole else Outcome()
-        outcome += unread
-        return outcome
-
-    def _resume(self, rows: list[Picture]) -> Outcome:
-        """Carry on what a kill or a failure of the surroundings left in the middle of a move."""
-        outcome = Outcome()
-        for row in rows:
-            shown = display(row.path)
-            try:
-                state = self._delivery.resume(row)
-            except OSError as error:
-                why = told(error)
-                until = time.time() + self._config.retry.delay_seconds(row.waits)
-                self._ledger.wait(row.id, why, until)
-                outcome.waiting += 1
-                outcome.trouble = why
-                warn("waiting", "{path} is delivered half-way: {why}; trying again", path=shown, why=why)
-                continue
-            outcome.delivered += state is State.DONE
-            outcome.failed += state is State.FAILED
-            tell("resumed", "{path}: carried on after an interruption, {state}", path=shown, state=state.value)
-        self._delivery.sweep_staging()
-        return outcome
 
     # What is known of files
 

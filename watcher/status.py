@@ -9,15 +9,16 @@ from typing import Any
 from watcher import instance, queue_note, recent, warm_ups
 from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
+from watcher.demand import REFUSAL_NOTE
 from watcher.errors import EnvironmentFault, LedgerError
 from watcher.filesystem import look_at
-from watcher.gate import governor_of, when_told
+from watcher.gate import governor_of
 from watcher.governor import Hold, Use
 from watcher.gpu_wait import NOTE, waiting
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
-from watcher.keeper import REFUSAL_NOTE, clock
 from watcher.ledger import FILE_NAME, Ledger
+from watcher.moments import clock
 from watcher.mounts import no_room
 from watcher.names import display
 from watcher.nvidia import ALARM_NOTE
@@ -135,7 +136,7 @@ def describe(report: dict[str, Any]) -> list[str]:
     lines += [f"gpu       a batch waits: {why}" for why in [report["gpu"]["waiting"]] if why]
     lines += [f"budget    {budget['told']} ({100 * budget['share']:.0f} %)" for budget in report["budgets"]]
     if held := report["held"]:
-        until = when_told(datetime.fromisoformat(held["until"]).timestamp())
+        until = clock(datetime.fromisoformat(held["until"]).timestamp(), "minutes")
         lines.append(f"held      no engine starts before {until}: {held['why']}")
     if far := report["workers"]:
         lines.append(f"workers   {far['listening']} at {far['redis']}")
@@ -243,7 +244,7 @@ def _why_waiting_in_turn(row: Picture | None, hold: Hold | None, *, running: boo
         when = time.strftime("%H:%M:%S", time.localtime(row.not_before))
         return {"why": f"{row.trouble} (next try at {when})", "not_before": row.not_before, "tries": row.waits}
     if hold is not None:
-        return {"why": f"held until {when_told(hold.until)}: {hold.reason}", "not_before": hold.until}
+        return {"why": f"held until {clock(hold.until, 'minutes')}: {hold.reason}", "not_before": hold.until}
     if row is not None and row.trouble:
         return {"why": f"{row.trouble} (next try: as soon as a watcher looks)", "tries": row.waits}
     if not running:
