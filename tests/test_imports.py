@@ -35,6 +35,7 @@ LAYERS = (
         "engine_runs",
         "wishes",
         "remote_runs",
+        "claims",
     },
     {"inbox", "delivery", "nvidia", "health", "flights", "worker"},
     {"gpu_wait", "queue_executor", "demand"},

@@ -1,68 +1,17 @@
-"""Engines that are kept: for the next window, by the clock, because somebody asked. And let go at once."""
+"""Engines that are kept for the next window, and their ends."""
 
 import json
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import QUICK, STUB_ENGINE, Running, Site, complaint, photo, stub_result, wait_until
+from harness import QUICK, STUB_ENGINE, complaint, photo, stub_result, wait_until
 from promise import Promise, real_owner
-
-PARTS = "spawn_seconds + load_seconds + compute_seconds + idle_seconds + exit_seconds"
-MakeSite = Callable[..., Site]
-
-
-def kept(make_site: MakeSite, seconds: float = 600, name: str = "site", **sections: Any) -> Site:
-    """A site with the stub engine, which is kept so long."""
-    engine = {**QUICK["engine"], "command": STUB_ENGINE, "keep_warm_seconds": seconds, **sections.pop("engine", {})}
-    return make_site(name, engine=engine, **sections)
-
-
-def deliver(site: Site, name: str, data: bytes) -> None:
-    site.drop(name, data)
-    wait_delivered(site, name)
-
-
-def wait_delivered(site: Site, name: str) -> None:
-    wait_until(lambda: name in site.names(site.archive), f"{name} to be delivered")
-
-
-def wait_warm(site: Site, times: int = 1) -> int:
-    """Until the engine is at rest for the so many-th time; returns its process id."""
-    wait_until(
-        lambda: len(site.query("SELECT id FROM warm_ups")) >= times and state(site)["state"] == "warm", "it to be warm"
-    )
-    (pid,) = site.engines()
-    return pid
-
-
-def wait_gone(site: Site, running: Running) -> None:
-    wait_until(lambda: not site.engines(), "the engine to end")
-    wait_until(lambda: not site.query("SELECT id FROM engine_runs WHERE exited_at IS NULL"), "its run to be closed")
-    assert running.process.poll() is None, running.log()
-
-
-def state(site: Site) -> dict[str, Any]:
-    told: dict[str, Any] = site.status()["engine"]
-    return told
-
-
-def exits(site: Site) -> list[int | None]:
-    return [code for (code,) in site.query("SELECT exit_code FROM engine_runs ORDER BY id")]
-
-
-def check_books(site: Site) -> None:
-    """Each run is closed and its parts are its whole; each stretch of time without work has its end."""
-    assert not site.query("SELECT id FROM engine_runs WHERE exited_at IS NULL")
-    assert not site.query("SELECT id FROM warm_ups WHERE ended_at IS NULL OR idle_seconds < 0")
-    for parts, wall in site.query(f"SELECT {PARTS}, exited_at - spawned_at FROM engine_runs"):
-        assert parts == pytest.approx(wall, abs=1e-3)
-
+from warm_site import MakeSite, check_books, deliver, exits, kept, state, wait_delivered, wait_gone, wait_warm
 
 # The next window
 
@@ -311,146 +260,6 @@ def test_beyond_the_budget_none_is_kept_or_loaded_ahead(make_site: MakeSite) -> 
     assert running.stop() == 0
     check_books(site)
     assert site.query("SELECT COUNT(*) FROM warm_ups WHERE why != 'schedule'") == [(0,)]
-
-
-# By the clock
-
-
-def test_it_is_loaded_by_the_schedule(make_site: MakeSite) -> None:
-    site = kept(make_site, 0, warm=[{"at": "* * * * *", "for_seconds": 120}])
-    promise = Promise(site)
-    running = site.start()
-    first = wait_warm(site)
-    told = state(site)
-    assert (told["why"], told["process"]) == ("schedule", first)
-    assert f"by the schedule, process {first}" in site.run("status").stdout
-    promise.drop("a.png", b"one")
-    promise.check_now()
-    assert wait_warm(site, 2) == first
-    assert running.stop() == 0
-    promise.check_end()
-    check_books(site)
-    rows = site.query("SELECT why, starts_engine, batch IS NOT NULL, pictures FROM warm_ups ORDER BY id LIMIT 2")
-    assert rows == [("schedule", 1, 1, 1), ("schedule", 0, 0, 0)]
-    assert site.query("SELECT batch FROM engine_runs") == [(None,)], "no batch started it"
-
-
-def test_status_says_when_it_will_be_loaded(make_site: MakeSite) -> None:
-    site = kept(make_site, 0, warm=[{"at": "0 0 29 2 *", "for_seconds": 1}])
-    site.start()
-    assert "-02-29T00:00:00" in state(site)["next_warm"] or "-02-28T" in state(site)["next_warm"]
-    assert "off; loaded at " in site.run("status").stdout
-
-
-@pytest.mark.slow
-def test_one_that_cannot_be_loaded_is_tried_again_and_pictures_are_not_blamed(make_site: MakeSite) -> None:
-    site = kept(make_site, 0, warm=[{"at": "* * * * *", "for_seconds": 120}])
-    running = site.start(STUB="UNUSABLE")
-    wait_until(lambda: running.log().count("libGL.so.1 is missing") > 2, "it to be tried again")
-    assert not site.engines() or len(site.engines()) == 1
-    assert running.stop() == 0
-    assert not site.engines()
-    assert site.query("SELECT COUNT(*) FROM warm_ups WHERE ended_at IS NULL OR idle_seconds > 0") == [(0,)]
-
-
-# By hand
-
-
-@pytest.mark.slow
-def test_somebody_asks_for_it_and_calls_it_off(make_site: MakeSite) -> None:
-    site = kept(make_site, 0)
-    running = site.start()
-    done = site.run("warm", "--for", "30m")
-    assert done.returncode == 0 and done.stdout.startswith("the engine is kept warm until "), done.stderr
-    first = wait_warm(site)
-    told = state(site)
-    assert told["why"] == "command"
-    deliver(site, "a.png", b"one")
-    assert wait_warm(site, 2) == first, "until the time that was asked for"
-    assert state(site)["until"] == told["until"]
-    longer = site.run("warm", "--for", "2h")
-    assert longer.returncode == 0
-    wait_until(lambda: state(site)["until"] > told["until"], "the new time")
-    assert site.engines() == [first]
-    off = site.run("warm", "--off")
-    assert off.returncode == 0 and "released" in off.stdout
-    wait_gone(site, running)
-    assert exits(site) == [0]
-    deliver(site, "b.png", b"two")
-    wait_gone(site, running)
-    assert running.stop() == 0
-    check_books(site)
-    assert site.upscaled() == [1, 1]
-
-
-@pytest.mark.slow
-def test_called_off_is_also_what_the_schedule_wants_now(make_site: MakeSite) -> None:
-    site = kept(make_site, 600, warm=[{"at": "0 0 * * *", "for_seconds": 86400}])
-    running = site.start()
-    wait_warm(site)
-    assert site.run("warm", "--off").returncode == 0
-    wait_gone(site, running)
-    deliver(site, "a.png", b"one")
-    wait_warm(site, 2)
-    assert state(site)["why"] == "keep_warm"
-    assert running.stop() == 0
-
-
-def test_a_stop_while_it_is_loading_leaves_none(make_site: MakeSite) -> None:
-    site = kept(make_site, 0)
-    running = site.start(STUB="LATE 30")
-    assert site.run("warm", "--for", "60").returncode == 0
-    wait_until(lambda: state(site)["state"] == "starting", "it to be started")
-    assert "starting, to be warm until" in site.run("status").stdout
-    assert running.stop(patience=10) == 0
-    assert not site.engines()
-    check_books(site)
-
-
-@pytest.mark.slow
-def test_a_picture_that_comes_while_it_is_loading_is_served_by_it(make_site: MakeSite) -> None:
-    site = kept(make_site, 0)
-    promise = Promise(site)
-    running = site.start(STUB="LATE 1.5")
-    assert site.run("warm", "--for", "60").returncode == 0
-    promise.drop("a.png", b"one")
-    wait_warm(site, 2)
-    assert running.stop() == 0
-    promise.check_end()
-    check_books(site)
-    assert site.upscaled() == [1]
-
-
-@pytest.mark.slow
-def test_a_wish_dies_with_the_watcher_that_it_was_meant_for(make_site: MakeSite) -> None:
-    site = kept(make_site, 0)
-    running = site.start()
-    assert site.run("warm", "--for", "1h").returncode == 0
-    wait_warm(site)
-    running.kill()
-    running = site.start()
-    deliver(site, "a.png", b"one")
-    wait_gone(site, running)
-    assert site.upscaled() == [0, 1]
-
-
-@pytest.mark.slow
-def test_what_cannot_be_asked_for(make_site: MakeSite) -> None:
-    site = kept(make_site)
-    assert "no watcher is running" in complaint(site.run("warm", "--for", "30m"), 3)
-    for arguments in (
-        ["--for", "soon"],
-        ["--for", "0"],
-        ["--for", "25h"],
-        ["--for", "-5"],
-        [],
-        ["--for", "1h", "--off"],
-    ):
-        assert "30m" in complaint(site.run("warm", *arguments), 2)
-    site.start()
-    site.inbox.rename(site.root / "away")
-    wait_until(lambda: site.status()["watcher"]["watching"] != "yes", "the watcher to notice")
-    assert "the inbox is gone" in complaint(site.run("warm", "--for", "30m"), 3)
 
 
 def test_results_are_the_stubs(make_site: MakeSite) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sr_engine import protocol
 from watcher import coldstart, engine_runs
+from watcher.claims import Claims
 from watcher.delivery import Staged
 from watcher.engine import EngineProcess
 from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
@@ -65,25 +66,20 @@ class _Batch:
     id: int
     gpu_wait: GpuWait
     outcome: Outcome = field(default_factory=Outcome)
-    _claimed: dict[int, Picture] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
     _suspects: list[Picture] = field(default_factory=list)  # to be tried alone when the others are done
     _illness: str | None = None  # of the engine, once it was tested
-    _twins: dict[int, list[Picture]] = field(default_factory=dict)  # by the picture that stands for its content
 
     # The steps
 
     def claim(self, found: Sequence[tuple[str, Digest]], arrived: Mapping[str, float] | None) -> list[Picture]:
         """Write the pictures into the ledger; returns one for each different content."""
         claimed = self.workshop.ledger.claim(self.id, found, self.workshop.recipe, arrived)
-        self._claimed = {picture.id: picture for picture in claimed}
-        first_of: dict[str, Picture] = {}
+        self.claims.add(claimed)
         for picture in claimed:
             if picture.suspected_at is not None:
                 self._doubt(picture, picture.reason)
-                continue
-            first = first_of.setdefault(picture.sha256, picture)
-            self._twins.setdefault(first.id, []).append(picture)
-        return list(first_of.values())
+        return self.claims.group()
 
     def reuse(self, pictures: list[Picture]) -> list[Picture]:
         """Deliver what has been done before; returns what has not."""
@@ -105,23 +101,23 @@ class _Batch:
             pictures = [picture for picture in left if picture.id not in trouble.in_work]
             restarts += not in_work
             if pictures and restarts >= self.workshop.config.engine.attempts:
-                self._wait(self._with_twins(pictures), trouble.message)  # the engine itself is ill
+                self._wait(self.claims.with_twins(pictures), trouble.message)  # the engine itself is ill
                 break
         while self._suspects:
             self._try_alone(self._suspects.pop(0))
 
     def settle(self) -> None:
         """Close the books: what is still claimed goes back to the inbox."""
-        self.workshop.ledger.release(self._claimed)
+        self.workshop.ledger.release(self.claims)
         self.workshop.delivery.close_staging(self.id)
         self.workshop.ledger.close_batch(self.id)
 
     def tell_stopped(self, stopped: EngineStopped) -> None:
         """Say what the stop left undone."""
-        given_up = [display(self._claimed[picture].path) for picture in stopped.in_work if picture in self._claimed]
+        given_up = [display(picture.path) for picture in self.claims.named(stopped.in_work)]
         text = "stopped; {count} of the batch stay in the inbox for the next time"
         text += ", {given_up} was given up half-way" if given_up else ""
-        tell("interrupted", text, count=len(self._claimed), given_up=", ".join(given_up))
+        tell("interrupted", text, count=len(self.claims), given_up=", ".join(given_up))
 
     # Reuse
 
@@ -137,7 +133,7 @@ class _Batch:
                     self._deliver_with_twins(picture, staged, "as before, no engine needed", reused=True)
                     return True
             except OSError as error:
-                self._wait(self._with_twins([picture]), told(error))
+                self._wait(self.claims.with_twins([picture]), told(error))
                 return True
         return False
 
@@ -166,7 +162,7 @@ class _Batch:
                     return None
                 if not gave_up.retryable or restarts > MOST_RESTARTS:
                     warn("engine_unusable", "the engine cannot work: {reason}", reason=gave_up.message)
-                    self._wait(self._with_twins(left), gave_up.message)
+                    self._wait(self.claims.with_twins(left), gave_up.message)
                     return None
                 text = "{reason}; starting a fresh engine for the {pictures} that are left"
                 warn("engine_restarts", text, reason=gave_up.message, pictures=len(left))
@@ -177,7 +173,7 @@ class _Batch:
         try:
             staging = self.workshop.delivery.open_staging(self.id)
         except OSError as error:
-            self._wait(self._with_twins(pictures), told(error))
+            self._wait(self.claims.with_twins(pictures), told(error))
             return None
         requests = [self._request(picture, staging) for picture in pictures]
         queue, keeper = self.workshop.queue, self.workshop.keeper
@@ -190,7 +186,7 @@ class _Batch:
                 engine = keeper.take(self.id, alone=apart, admission=self.gpu_wait.admission)
         except OSError as error:
             trouble = f"the engine cannot be started: {told(error)}; see engine.command"
-            self._wait(self._with_twins(pictures), trouble)
+            self._wait(self.claims.with_twins(pictures), trouble)
             return None
         try:
             for event in engine.upscale(requests, self._stopping):
@@ -253,13 +249,13 @@ class _Batch:
             how = f"{done.width} x {done.height}, {seconds:.1f} s" + (f"; {done.note}" if done.note else "")
             self._deliver_with_twins(picture, staged, how, reused=False, seconds=seconds)
         except OSError as error:
-            self._wait(self._with_twins([picture]), told(error))
+            self._wait(self.claims.with_twins([picture]), told(error))
 
     def _judge(self, picture: Picture, failed: protocol.Failed, *, alone: bool) -> None:
         if failed.source_sha256 not in ("", picture.sha256):
             self._withdraw(picture)
             return
-        twins = self._with_twins([picture])
+        twins = self.claims.with_twins([picture])
         if failed.fault is protocol.Fault.ENVIRONMENT:
             self._wait(twins, failed.message)
             return
@@ -287,11 +283,11 @@ class _Batch:
                     return
                 if self._engine_is_ill():
                     break
-                for twin in self._with_twins([picture]):
+                for twin in self.claims.with_twins([picture]):
                     self._fail(twin, trouble.verdict(attempts))
                 return
         if trouble is not None:
-            self._wait(self._with_twins([picture]), trouble.message)
+            self._wait(self.claims.with_twins([picture]), trouble.message)
 
     def _engine_is_ill(self) -> bool:
         """Whether it crashes on a picture that is known to be sound: then none is to blame. Asked once a batch."""
@@ -310,7 +306,7 @@ class _Batch:
         """Deliver a result to every name of its content; the copies are made while the result cannot be taken."""
         delivery = self.workshop.delivery
         copies = [(picture, staged)]
-        for twin in self._with_twins([picture]):
+        for twin in self.claims.with_twins([picture]):
             if twin.id != picture.id and (copy := delivery.stage_copy(twin, staged.path, staged.sha256)):
                 copies.append((twin, copy))
         for twin, result in copies:
@@ -400,14 +396,9 @@ class _Batch:
         tell("changed", "{picture} changed while it was in work: it is a new picture", picture=display(picture.path))
 
     def _end(self, picture: Picture) -> None:
-        self._claimed.pop(picture.id, None)
+        self.claims.end(picture)
         self.workshop.progress.advance()
 
     def _left(self, pictures: Sequence[Picture]) -> list[Picture]:
         """Those that have not come to an end, and are not to be tried alone later."""
-        return [picture for picture in pictures if picture.id in self._claimed and picture not in self._suspects]
-
-    def _with_twins(self, pictures: Sequence[Picture]) -> list[Picture]:
-        """The pictures and all others of the same content, as far as they have not come to an end."""
-        twins = [twin for picture in pictures for twin in self._twins[picture.id]]
-        return [twin for twin in twins if twin.id in self._claimed]
+        return [picture for picture in pictures if picture in self.claims and picture not in self._suspects]

@@ -16,7 +16,7 @@ from watcher.sections import Folders
 from webpage.reading import Reading
 
 PAGE = 48
-MOST_SEARCHED = 20_000  # rows that one request looks through for a name; the next one goes on behind them
+_MOST_SEARCHED = 20_000
 SHOWN_STATES = ("done", "failed")
 
 _COLUMNS = "id, path, state, size, sha256, reason, result_path, result_bytes, moved_path, reused, changed_at"
@@ -80,7 +80,15 @@ class BadCursor(ValueError):
 class Gallery:
     """What lies in outbox, archive and `failed`, by the ledger."""
 
-    def __init__(self, reading: Reading, folders: Folders) -> None:
+    def __init__(self, reading: Reading, folders: Folders, most_searched: int = _MOST_SEARCHED) -> None:
+        """Nothing is read yet.
+
+        Args:
+            reading: of the ledger.
+            folders: where the pictures are.
+            most_searched: rows that one request looks through for a name; the next one goes on behind them.
+        """
+        self._most_searched = most_searched
         self._reading = reading
         self._folders = folders
 
@@ -106,14 +114,14 @@ class Gallery:
         found: list[Card] = []
         looked_at = 0
         with self._reading.open() as connection:
-            rows: Any = () if connection is None else connection.execute(*_query(state, cursor, MOST_SEARCHED))
+            rows: Any = () if connection is None else connection.execute(*_query(state, cursor, self._most_searched))
             for row in rows:
                 looked_at += 1
                 if search in os.fsdecode(row[1]).casefold():
                     found.append(_card(row))
                     if len(found) == count:
                         return Leaf(found, found[-1].cursor)
-            return Leaf(found, _card(row).cursor if looked_at == MOST_SEARCHED else "")
+            return Leaf(found, _card(row).cursor if looked_at == self._most_searched else "")
 
     def card(self, picture: int) -> Card | None:
         """The picture with this id, if it came to its end."""

@@ -88,24 +88,36 @@ class Graph:
     def random(self, *shape, size=0.02):
         return self.rng.normal(0, size, shape).astype(np.float32)
 
+    def through(self, weights, pairs):
+        """Let channels of the input through to channels of the result, unchanged, at the centre of the kernel."""
+        height, width = weights.shape[:2]
+        for source, target in pairs:
+            weights[(height - 1) // 2, (width - 1) // 2, source, target] = 1
+        return weights
+
     def written(self):
         return b"".join(field(1, node) for node in self.nodes)
 
 
-def through(weights, pairs):
-    """Let channels of the input through to channels of the result, unchanged, at the centre of the kernel."""
-    height, width = weights.shape[:2]
-    for source, target in pairs:
-        weights[(height - 1) // 2, (width - 1) // 2, source, target] = 1
-    return weights
+class EvenGraph(Graph):
+    """All weights are positive and alike, so that no activation hides anything: for looking how far a pixel is seen."""
+
+    def random(self, *shape, size=0):
+        return np.full(shape, 1 / np.prod(shape[:-1]), np.float32)
+
+    def through(self, weights, _pairs):
+        return weights
+
+    def quantised(self, name, values):
+        return self.constant(name, values)
 
 
-def edsr(scale=3, blocks=3, features=12, quantised=True):
+def edsr(scale=3, blocks=3, features=12, quantised=True, kind=Graph):
     """EDSR with scaled blocks; the mean of colours is for dnn_superres to subtract and to add."""
-    graph = Graph()
+    graph = kind()
 
     def convolution(name, x, inputs, outputs, pairs=()):
-        weights = through(graph.random(3, 3, inputs, outputs), pairs)
+        weights = graph.through(graph.random(3, 3, inputs, outputs), pairs)
         return graph.convolution(name, x, weights, graph.random(outputs, size=1), quantised=quantised)
 
     x = head = convolution("head", "IteratorGetNext", 3, features, [(c, c) for c in range(3)])
@@ -120,12 +132,12 @@ def edsr(scale=3, blocks=3, features=12, quantised=True):
     return graph.written()
 
 
-def fsrcnn(scale=3, features=8, shrunk=4, layers=1):
+def fsrcnn(scale=3, features=8, shrunk=4, layers=1, kind=Graph):
     """FSRCNN; its PReLUs are made of other operators."""
-    graph = Graph()
+    graph = kind()
 
     def layer(number, x, kernel, inputs, outputs):
-        weights = through(graph.random(kernel, kernel, inputs, outputs), [(0, 0)])
+        weights = graph.through(graph.random(kernel, kernel, inputs, outputs), [(0, 0)])
         x = graph.convolution(f"conv{number}", x, weights, graph.random(outputs))
         slopes = graph.constant(f"alpha{number}", graph.random(outputs, size=0.3))
         below = graph.add(f"sub{number}", "Sub", x, graph.add(f"Abs{number}", "Abs", x))
@@ -137,29 +149,29 @@ def fsrcnn(scale=3, features=8, shrunk=4, layers=1):
     for number in range(layers):
         x = layer(3 + number, x, 3, shrunk, shrunk)
     x = layer(3 + layers, x, 1, shrunk, features)
-    weights = through(graph.random(3, 3, features, scale**2), [(0, at) for at in range(scale**2)])
+    weights = graph.through(graph.random(3, 3, features, scale**2), [(0, at) for at in range(scale**2)])
     x = graph.shuffle("DepthToSpace", graph.convolution("last", x, weights), scale)
     x = graph.add("NHWC_output", "BiasAdd", x, graph.constant("bias", np.float32([0.01])))
     graph.output("NCHW_output", x)
     return graph.written()
 
 
-def espcn(scale=2):
+def espcn(scale=2, kind=Graph):
     """ESPCN, which ends with a hyperbolic tangent."""
-    graph = Graph()
+    graph = kind()
     x = "IteratorGetNext"
     for number, (kernel, inputs, outputs) in enumerate([(5, 1, 8), (3, 8, 6)]):
-        weights = through(graph.random(kernel, kernel, inputs, outputs), [(0, 0)])
+        weights = graph.through(graph.random(kernel, kernel, inputs, outputs), [(0, 0)])
         x = graph.add(f"Relu{number}", "Relu", graph.convolution(f"conv{number}", x, weights, graph.random(outputs)))
-    weights = through(graph.random(3, 3, 6, scale**2), [(0, at) for at in range(scale**2)])
+    weights = graph.through(graph.random(3, 3, 6, scale**2), [(0, at) for at in range(scale**2)])
     x = graph.convolution("last", x, weights, graph.random(scale**2))
     graph.output("NCHW_output", graph.add("NHWC_output", "Tanh", graph.shuffle("DepthToSpace", x, scale)))
     return graph.written()
 
 
-def lapsrn(scale=4, features=6, layers=3):
+def lapsrn(scale=4, features=6, layers=3, kind=Graph):
     """LapSRN: twice as large again and again, the picture and its details apart; each step is a result."""
-    graph = Graph()
+    graph = kind()
 
     def activation(name, x):
         minus = graph.constant(f"{name}/minus", np.float32(-1))
@@ -168,7 +180,9 @@ def lapsrn(scale=4, features=6, layers=3):
         return graph.add(f"{name}/leaky", "Sub", graph.add(f"{name}/above", "Relu", x), below)
 
     def enlarged(name, x, channels, pairs):
-        weights = through(graph.random(4, 4, channels, 4), pairs)  # an even kernel: one more below and at the right
+        weights = graph.through(
+            graph.random(4, 4, channels, 4), pairs
+        )  # an even kernel: one more below and at the right
         return graph.shuffle(f"{name}/shuffle", graph.convolution(name, x, weights), 2)
 
     picture = detail = "IteratorGetNext"

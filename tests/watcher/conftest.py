@@ -1,11 +1,21 @@
 """Fixtures for tests of single modules."""
 
 import signal
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from harness import STUB_ENGINE
 from house import House
+from talks import Make, Requests, is_gone
+
+from sr_engine import protocol
+from sr_engine.protocol import Limits
+from watcher.engine import EngineProcess
+from watcher.sections import Engine
 
 
 @pytest.fixture
@@ -38,3 +48,40 @@ def apart(tmp_path: Path, other_filesystem: Path, no_sigio: None) -> Iterator[Ho
 def either(request: pytest.FixtureRequest) -> House:
     house: House = request.getfixturevalue("house" if request.param == "one file system" else "apart")
     return house
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Start engines: the stub, or a script; each is reaped at the end."""
+    engines: list[EngineProcess] = []
+
+    cache = str(tmp_path / "state" / "engines")
+
+    def start(script: str = "", **settings: Any) -> EngineProcess:
+        command = list(STUB_ENGINE)
+        if script:
+            (tmp_path / "engine.py").write_text(textwrap.dedent(script))
+            command = [sys.executable, str(tmp_path / "engine.py")]
+        seconds = {"start_seconds": 20.0, "deadline_seconds": 20.0, "deadline_seconds_per_megapixel": 0.0, **settings}
+        engines.append(EngineProcess(Engine(command=tuple(command), **seconds), str(tmp_path), Limits(), cache))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+        assert is_gone(engine.pid), "every engine is reaped"
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> Requests:
+    """Write files, and ask for them."""
+
+    def write(*pictures: bytes) -> list[protocol.Upscale]:
+        made = []
+        for number, data in enumerate(pictures, 1):
+            source = tmp_path / f"{number}.png"
+            source.write_bytes(data)
+            made.append(protocol.Upscale(id=number, source=str(source), target=str(tmp_path / f"result-{number}")))
+        return made
+
+    return write

@@ -25,9 +25,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.close()
 
 
-def gallery_of(site: Site) -> Gallery:
+def gallery_of(site: Site, **limits: int) -> Gallery:
     folders = Folders(*(str(path) for path in (site.inbox, site.outbox, site.archive, site.failed, site.state)))
-    return Gallery(Reading(str(site.state)), folders)
+    return Gallery(Reading(str(site.state)), folders, **limits)
 
 
 def test_all_pages_together_hold_each_result_once(many: Site) -> None:
@@ -65,11 +65,8 @@ def test_a_page_is_found_by_the_index_without_sorting(many: Site, query: str) ->
     assert "TEMP B-TREE" not in plan
 
 
-def test_a_search_looks_through_a_bounded_number_and_goes_on_behind_it(
-    many: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gallery, "MOST_SEARCHED", 4_000)
-    shelf = gallery_of(many)
+def test_a_search_looks_through_a_bounded_number_and_goes_on_behind_it(many: Site) -> None:
+    shelf = gallery_of(many, most_searched=4_000)
     found, cursor, requests = [], "", 0
     while requests == 0 or cursor:
         leaf = shelf.leaf("done", "PICTURE 77", cursor)
