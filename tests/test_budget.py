@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from harness import HASTY_STUB, Site, wait_until
+from harness import HASTY_STUB, Running, Site, wait_until
 from promise import Promise
 
 # A stub that works for 0.3 s on a picture costs 1 an hour x 3600 s: more than 0.2 in any case.
@@ -154,13 +154,19 @@ def test_without_an_urgent_folder_none_is_urgent(site: Site) -> None:
     assert site.names(site.inbox) == {"urgent/now.png"}
 
 
-def test_what_was_taken_away_while_it_was_held_starts_no_engine(site: Site) -> None:
+def held_and_taken_away(site: Site) -> tuple[Promise, Running]:
+    """A watcher that holds a picture, which is taken away."""
     promise = Promise(site)
     spend(site, promise)
     running = site.start()
     second = site.drop("second.png", b"another picture")
     wait_until(lambda: "pictures wait until" in running.log(), "the hold")
     second.unlink()
+    return promise, running
+
+
+def test_what_was_taken_away_while_it_was_held_starts_no_engine(site: Site) -> None:
+    promise, running = held_and_taken_away(site)
     site.configure(**HASTY_STUB, cost=PRICE, budget={"per_day": 20_000})
     running.process.send_signal(signal.SIGHUP)
     promise.drop("third.png", b"a third one")
@@ -171,12 +177,7 @@ def test_what_was_taken_away_while_it_was_held_starts_no_engine(site: Site) -> N
 
 @pytest.mark.slow
 def test_one_that_is_taken_away_alone_starts_none_when_the_hold_ends(site: Site) -> None:
-    promise = Promise(site)
-    spend(site, promise)
-    running = site.start()
-    second = site.drop("second.png", b"another picture")
-    wait_until(lambda: "pictures wait until" in running.log(), "the hold")
-    second.unlink()
+    _, running = held_and_taken_away(site)
     site.execute("UPDATE engine_runs SET spawned_at = spawned_at - 864000")  # as if that day were over
     wait_until(lambda: "window closed" in running.log(), "the end of the hold")
     assert running.stop() == 0

@@ -3,6 +3,7 @@
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,13 @@ def requests(tmp_path: Path) -> Requests:
         return made
 
     return write
+
+
+@pytest.fixture
+def berlin() -> Iterator[None]:
+    """A time zone whose clocks are changed."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()

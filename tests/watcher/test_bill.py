@@ -1,31 +1,13 @@
 """The bill: hours of a device, split by days, against always-on."""
 
-import os
-import time
-from collections.abc import Iterator
-from datetime import datetime
-
 import pytest
+from local_time import at
 
 from watcher.bill import EngineRun, Period, Price, bill, month
 
+pytestmark = pytest.mark.usefixtures("berlin")
 PRICE = Price(0.6, "CNY")
 HOUR = 3600.0
-
-
-@pytest.fixture(autouse=True)
-def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A time zone whose clocks are changed."""
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    os.environ.pop("TZ", None)
-    monkeypatch.undo()
-    time.tzset()
-
-
-def at(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def run_of(since: str, seconds: float, device: str = "cuda:0", host: str = "box", **others: float) -> EngineRun:

@@ -1,17 +1,12 @@
 """When engines may start, by hours and by what was spent."""
 
-import time
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from local_time import at
 
 from watcher.governor import Governor, contradiction
 from watcher.sections import Budget, Cost
-
-
-def at(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def hold_until(governor: Governor, now: str) -> str | None:
@@ -89,15 +84,6 @@ def test_after_a_budget_the_hours_count_again() -> None:
     budget = Budget(per_day=1, only_between=("08:00-20:00",))
     governor = Governor(budget, Cost(per_hour=3600), Spending(1, "2026-11-23 10:00"))
     assert hold_until(governor, "2026-11-23 12:00") == "2026-11-24 08:00"
-
-
-@pytest.fixture
-def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 @pytest.mark.usefixtures("berlin")

@@ -1,31 +1,15 @@
 """When the engine is to be warm by the clock."""
 
-import os
-import time
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from local_time import at
 
 from watcher.schedule import LocalZone, Schedule, problem
 from watcher.sections import WarmTime
 
+pytestmark = pytest.mark.usefixtures("berlin")
 WORKDAYS = WarmTime("50 8 * * 1-5", 4200)
-
-
-@pytest.fixture(autouse=True)
-def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A time zone whose clocks are changed."""
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    yield
-    os.environ.pop("TZ", None)
-    monkeypatch.undo()
-    time.tzset()
-
-
-def at(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def told(schedule: Schedule, now: str) -> tuple[float, float] | None:
