@@ -16,7 +16,7 @@ from watcher.names import told
 from webpage import api, pages, words
 from webpage.api import ApiError
 from webpage.gallery import BadCursor
-from webpage.security import headers_of, protect
+from webpage.security import headers_of, is_over_tls, protect
 from webpage.site import Site
 from webpage.thumbnails import Busy, Unrenderable
 
@@ -48,9 +48,12 @@ def _guard(site: Site) -> Callable[[], AnyResponse | None]:
     def guard() -> AnyResponse | None:
         g.language = words.choose(request.accept_languages)
         headers = headers_of(request.environ)
-        if not site.wall.admits(headers) and (request.endpoint not in _OPEN_TO_ALL or not site.wall.has_token):
+        address = request.remote_addr or ""
+        if not site.wall.admits(headers, address) and (request.endpoint not in _OPEN_TO_ALL or not site.wall.has_token):
             if not site.wall.has_token:
                 raise ApiError(403, "host", "without web.token, this page answers to names of this machine only")
+            if "AUTHORIZATION" in headers and (wait := site.wall.wait_seconds(address)):
+                raise ApiError(429, "too_many", "too many wrong tokens in a minute", wait)
             if _is_api():
                 raise ApiError(401, "token", "send the token: Authorization: Bearer TOKEN")
             return redirect("/login")
@@ -76,7 +79,7 @@ def _finish(site: Site) -> Callable[[Response], Response]:
                 max_age=_VISIT_SECONDS,
                 httponly=True,
                 samesite="Strict",
-                secure=request.is_secure,
+                secure=is_over_tls(headers_of(request.environ)),
             )
         if request.endpoint == "static":
             response.headers["Cache-Control"] = "no-cache"

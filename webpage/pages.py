@@ -11,7 +11,7 @@ from sr_engine.headers import NAMES
 from watcher.names import display
 from webpage import billing, files
 from webpage.gallery import PAGE, SHOWN_STATES, Card
-from webpage.security import headers_of
+from webpage.security import headers_of, is_over_tls
 from webpage.site import Site
 from webpage.thumbnails import Busy, Unrenderable
 
@@ -98,7 +98,7 @@ def blueprint(site: Site) -> Blueprint:
 
     @pages.get("/login")
     def login() -> AnyResponse | str:
-        if not site.wall.has_token or site.wall.admits(headers_of(request.environ)):
+        if not site.wall.has_token or site.wall.admits(headers_of(request.environ), request.remote_addr or ""):
             return redirect(url_for("pages.home"))
         return render_template("login.html", wrong=False, here="login")
 
@@ -115,7 +115,7 @@ def blueprint(site: Site) -> Blueprint:
             max_age=30 * 86_400,
             httponly=True,
             samesite="Strict",
-            secure=request.is_secure,
+            secure=is_over_tls(headers_of(request.environ)),
         )
         return response
 

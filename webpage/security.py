@@ -9,6 +9,7 @@
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import os
 import secrets
 import threading
@@ -23,7 +24,8 @@ from flask import Response
 KEY_NAME = "page-key"
 _KEY_BYTES = 32
 _SESSION_SECONDS = 30 * 86_400
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
+# Of tokens in headers. More than a program with an old token asks, and so few that even a poor token lasts for years.
+_GUESSES_PER_MINUTE = 600
 _MOST_ADDRESSES = 4096
 
 HEADERS = {
@@ -70,6 +72,7 @@ class Wall:
     def __init__(self, key: bytes, token: str) -> None:
         """An empty token: there is no wall, only this machine comes here."""
         self._token = token.encode()
+        self._guesses = Allowance(_GUESSES_PER_MINUTE)
         self._key = hashlib.sha256(key + self._token).digest()
         # two pages on one machine share their cookies: ports do not keep them apart
         self.session_cookie = f"dropscale_session_{key.hex()[:8]}"
@@ -89,16 +92,30 @@ class Wall:
         until = str(int(time.time()) + _SESSION_SECONDS)
         return f"{until}.{self._sign('session', until)}"
 
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request comes from one who knows the token, or none is needed."""
+    def admits(self, headers: Mapping[str, str], address: str) -> bool:
+        """Whether a request comes from one who knows the token, or none is needed.
+
+        Args:
+            headers: of the request.
+            address: that it comes from; who guesses too much from there is not even listened to.
+        """
         if not self.has_token:
             return is_local_name(headers.get("HOST", ""))
         scheme, _, told = headers.get("AUTHORIZATION", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self.is_token(told.strip())
+            if self.wait_seconds(address):
+                return False
+            is_right = self.is_token(told.strip())
+            if not is_right:
+                self._guesses.take(address, time.monotonic())
+            return is_right
         until, _, signature = _cookie(headers, self.session_cookie).partition(".")
         signed = hmac.compare_digest(signature.encode(), self._sign("session", until).encode())
         return signed and until.isascii() and until.isdigit() and int(until) > time.time()
+
+    def wait_seconds(self, address: str) -> float:
+        """After how many seconds a token in a header is looked at again; 0: now."""
+        return self._guesses.look(address, time.monotonic())
 
     def visit(self, headers: Mapping[str, str]) -> str:
         """What tells this browser from others; a new one if it has none."""
@@ -139,6 +156,12 @@ class Allowance:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def look(self, address: str, now: float) -> float:
+        """As `take`, without taking one."""
+        with self._lock:
+            left, since = self._left.get(_neighbourhood(address), (self._most, now))
+            return self._wait(self._grown(left, now - since))
+
     def take(self, address: str, now: float) -> float:
         """Take one; returns 0, or the seconds after which there is one again.
 
@@ -147,13 +170,29 @@ class Allowance:
             now: monotonic seconds.
         """
         with self._lock:
-            left, since = self._left.pop(address, (self._most, now))
-            left = min(left + (now - since) * self._per_second, self._most)
-            wait = 0.0 if left >= 1 else (1 - left) / self._per_second
-            self._left[address] = (left if wait else left - 1, now)
+            whose = _neighbourhood(address)
+            left, since = self._left.pop(whose, (self._most, now))
+            left = self._grown(left, now - since)
+            wait = self._wait(left)
+            self._left[whose] = (left if wait else left - 1, now)
             while len(self._left) > _MOST_ADDRESSES:
                 self._left.popitem(last=False)
             return wait
+
+    def _grown(self, left: float, seconds: float) -> float:
+        return min(left + seconds * self._per_second, self._most)
+
+    def _wait(self, left: float) -> float:
+        return 0.0 if left >= 1 else (1 - left) / self._per_second
+
+
+def _neighbourhood(address: str) -> str:
+    """One who has an IPv6 address has 2^64 of them."""
+    try:
+        there = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(ipaddress.IPv6Network((there.packed[:8] + bytes(8), 64))) if there.ipv4_mapped is None else address
 
 
 def headers_of(environ: Mapping[str, object]) -> dict[str, str]:
@@ -161,13 +200,18 @@ def headers_of(environ: Mapping[str, object]) -> dict[str, str]:
     return {name.removeprefix("HTTP_"): str(value) for name, value in environ.items() if name.startswith("HTTP_")}
 
 
+def is_over_tls(headers: Mapping[str, str]) -> bool:
+    """Whether a browser came over TLS, by its own word: here a proxy in front speaks plain HTTP."""
+    return headers.get("ORIGIN", "").lower().startswith("https://")
+
+
 def is_local_name(host: str) -> bool:
     """Whether a Host header names this machine."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
+        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:  # it is no address
         return False
-    return name in _LOCAL_NAMES or name.endswith(".localhost")
 
 
 def _same_host(origin: str, headers: Mapping[str, str]) -> bool:

@@ -12,10 +12,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import waitress
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer, MultiSocketServer
-from waitress.utilities import Error
 
 from watcher import config as configuration
 from watcher import instance, memory
@@ -23,12 +20,11 @@ from watcher.errors import EXIT_DONE, EnvironmentFault
 from watcher.journal import logger, tell
 from watcher.sections import Config
 from webpage.app import create_app
-from webpage.security import Wall
+from webpage.connections import channel_class
 from webpage.site import Site
 from webpage.thumbnails import FOLDER
 
 _THREADS = 14  # streams and renderings wait in theirs, pages need the rest; one that waits costs some kilobytes
-_SMALL_BODY_BYTES = 1 << 16
 _CONNECTIONS = 100
 _SILENT_SECONDS = 60
 _REST_SECONDS = 5.0
@@ -48,11 +44,12 @@ def serve(config: Config, *, until_stdin_closes: bool) -> int:
     memory.limit_arenas()
     configuration.check_folders(config.folders)
     instance.prepare_state_folder(config.folders.state)
-    _keep_bodies_in(os.path.join(config.folders.state, FOLDER, "incoming"))
+    incoming = os.path.join(config.folders.state, FOLDER, "incoming")
+    _keep_bodies_in(incoming)
     listener = _listen(config.web.host, config.web.port)
     site = Site.of(config)
     site.uploads.sweep()
-    server = _server(site, listener)
+    server = _server(site, listener, incoming)
     _end_on_signals(site)
     host, port = listener.getsockname()[:2]
     if until_stdin_closes:
@@ -86,47 +83,23 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _server(site: Site, listener: socket.socket) -> Any:
+def _server(site: Site, listener: socket.socket, incoming: str, silent_seconds: int = _SILENT_SECONDS) -> Any:
     server: BaseWSGIServer | MultiSocketServer = waitress.create_server(
         _logged(create_app(site).wsgi_app, _Rest()),
         sockets=[listener],
         threads=_THREADS,
         ident=None,
         connection_limit=_CONNECTIONS,
-        channel_timeout=_SILENT_SECONDS,
+        channel_timeout=silent_seconds,
+        cleanup_interval=max(silent_seconds // 2, 1),
         # waitress refuses what is as large as this
         max_request_body_size=site.uploads.most_bytes + 1,
         max_request_header_size=32_768,
         clear_untrusted_proxy_headers=True,
         channel_request_lookahead=1,  # else nobody learns that a listener went away
     )
-    server.channel_class = _channel(site.wall)
+    server.channel_class = channel_class(site.wall, incoming)
     return server
-
-
-def _channel(wall: Wall) -> type[HTTPChannel]:
-    """Waitress reads a whole body before it asks anyone: one who does not know the token must not send a large one."""
-
-    class Parser(HTTPRequestParser):  # type: ignore[misc]
-        chunked: bool
-        content_length: int
-
-        def parse_header(self, header_plus: bytes) -> None:
-            super().parse_header(header_plus)
-            is_large = self.chunked or self.content_length > _SMALL_BODY_BYTES
-            if is_large and not wall.admits(self.headers):
-                self.error = _Unauthorized("the token is missing or wrong")
-                self.connection_close = True
-                self.chunked, self.content_length, self.body_rcv = False, 0, None
-
-    class Channel(HTTPChannel):  # type: ignore[misc]
-        parser_class = Parser
-
-    return Channel
-
-
-class _Unauthorized(Error):  # type: ignore[misc]
-    code, reason = 401, "Unauthorized"
 
 
 def _logged(application: Callable[..., Any], rest: "_Rest") -> Callable[..., Any]:

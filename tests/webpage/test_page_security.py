@@ -1,8 +1,11 @@
 """The wall: who gets in, what other sites can make a browser do, and what every answer says to browsers."""
 
+import contextlib
+import http.client
 import re
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,12 +58,21 @@ def test_a_program_with_the_token_comes_in(walled: Page) -> None:
     assert visitor.upload("a.png", photo(1)).status == 201
 
 
-def log_in(page: Page, token: str) -> Answer:
+def log_in(page: Page, token: str, **more: str) -> Answer:
     visitor = page.visitor()
     secret, cookie = secret_and_cookie(visitor.get("/login"))
     form = urlencode({"secret": secret, "token": token}).encode()
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie, "Origin": page.url}
-    return visitor.ask("POST", "/login", form, headers)
+    return visitor.ask("POST", "/login", form, {**headers, **more})
+
+
+def test_behind_a_proxy_with_tls_the_session_never_goes_over_plain_http(still_walled: Page) -> None:
+    def session(**more: str) -> str:
+        cookies = log_in(still_walled, TOKEN, **more).headers.get_all("Set-Cookie")
+        return next(value for value in cookies if "session" in value)
+
+    assert "Secure" in session(Origin="https://pictures.example", Host="pictures.example")
+    assert "Secure" not in session()
 
 
 def test_a_person_with_the_token_comes_in_and_leaves(still_walled: Page) -> None:
@@ -89,11 +101,11 @@ def test_a_session_ends_in_time_and_with_its_token() -> None:
     wall = Wall(b"k" * 32, TOKEN)
     session = wall.session()
     cookie = {"COOKIE": f"{wall.session_cookie}={session}"}
-    assert wall.admits(cookie)
-    assert not Wall(b"k" * 32, TOKEN + "!").admits(cookie), "the token was changed"
+    assert wall.admits(cookie, "")
+    assert not Wall(b"k" * 32, TOKEN + "!").admits(cookie, ""), "the token was changed"
     past = str(int(time.time()) - 1)
     expired = f"{past}.{wall._sign('session', past)}"
-    assert not wall.admits({"COOKIE": f"{wall.session_cookie}={expired}"})
+    assert not wall.admits({"COOKIE": f"{wall.session_cookie}={expired}"}, "")
 
 
 def test_a_stranger_cannot_make_the_server_hold_a_large_body(still_walled: Page) -> None:
@@ -136,6 +148,14 @@ def test_without_a_token_only_names_of_this_machine_are_answered(still: Page) ->
     for host in ("localhost", f"127.0.0.1:{still.port}", "[::1]:80", "pictures.localhost"):
         assert still.visitor(Host=host).get("/").status == 200
     assert not is_local_name("[::1")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have but one address of their own")
+def test_another_address_of_this_machine_is_answered_under_its_own_name(open_page: Callable[..., Page]) -> None:
+    page = open_page("--host", "127.0.0.2")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.2", page.port, timeout=20)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
 
 
 CHANGES = ["/api/v1/pictures?name=a.png", "/api/v1/pictures/3/retry", "/login", "/logout"]
@@ -258,4 +278,14 @@ def test_an_allowance_is_saved_up_for_a_minute_and_no_longer() -> None:
     assert allowance.take("b", 0.0) == 0.0
     assert allowance.take("a", 10.0) == 0.0
     assert allowance.take("a", 10.0) == 10.0
+    assert allowance.look("a", 10.0) == 10.0
+    assert allowance.look("nobody", 10.0) == 0.0
     assert [allowance.take("a", 9e9) for _ in range(7)] == [0.0] * 6 + [10.0]
+
+
+def test_all_addresses_of_one_ipv6_network_share_an_allowance() -> None:
+    allowance = Allowance(1)
+    assert allowance.take("2001:db8::1", 0.0) == 0.0
+    assert allowance.take("2001:db8::ffff:2", 0.0) > 0
+    assert allowance.take("2001:db8:0:1::1", 0.0) == 0.0
+    assert allowance.take("::ffff:192.0.2.1", 0.0) == allowance.take("::ffff:192.0.2.2", 0.0) == 0.0
