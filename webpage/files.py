@@ -45,10 +45,15 @@ def send(path: str, name: str, *, download: bool) -> Response:
     )
 
 
-def send_kept(path: str) -> Response:
-    """A thumbnail or rendition of ours."""
+def send_kept(path: str, *, for_ever: bool = False) -> Response:
+    """A thumbnail or rendition of ours.
+
+    Args:
+        path: absolute.
+        for_ever: its address says what it shows. An id alone does not: a new ledger gives them anew.
+    """
     response = send_file(path, mimetype="image/webp", conditional=True)
-    response.headers["Cache-Control"] = f"private, max-age={_KEPT_SECONDS}, immutable"
+    response.headers["Cache-Control"] = f"private, max-age={_KEPT_SECONDS}, immutable" if for_ever else "no-cache"
     return response
 
 

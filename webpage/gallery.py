@@ -60,6 +60,11 @@ class Card:
         return display(self.path)
 
     @property
+    def mark(self) -> str:
+        """Tells its content from others, in an address."""
+        return self.sha256[:16]
+
+    @property
     def cursor(self) -> str:
         """Where the page behind this card begins."""
         return f"{self.at!r}_{int(self.reused)}_{self.id}"

@@ -20,7 +20,7 @@ _MOST_CUBIC_PIXELS = 60_000_000  # of a result; beyond it, comparing with the or
 _LONGEST_SEARCH = 200
 
 
-def blueprint(site: Site) -> Blueprint:
+def blueprint(site: Site) -> Blueprint:  # noqa: PLR0915 - a list of routes
     """The routes."""
     pages = Blueprint("pages", __name__)
 
@@ -73,8 +73,9 @@ def blueprint(site: Site) -> Blueprint:
         source = site.gallery.original_path(card) or site.gallery.result_path(card)
         try:
             if source is not None:
-                return files.send_kept(site.thumbnails.thumbnail(card.sha256, source))
-        except Unrenderable:
+                shown = site.thumbnails.thumbnail(card.sha256, source)
+                return files.send_kept(shown, for_ever=request.args.get("of") == card.mark)
+        except (Unrenderable, FileNotFoundError):
             pass
         return redirect(url_for("static", filename="none.svg"))
 

@@ -7,6 +7,7 @@ import selectors
 import subprocess
 import sys
 import threading
+import time
 
 from sr_engine import protocol
 
@@ -15,6 +16,7 @@ _PATIENCE_SECONDS = 60.0  # for one picture
 _IDLE_SECONDS = 5.0  # then the child ends, and its memory is free
 _MOST_WAITING = 7  # threads of the server that wait for pictures; the others have pages to serve
 _MOST_RENDITION_BYTES = 256 << 20
+_REFUSED_SECONDS = 3600.0  # the machine may have been busy, or a decoder missing: then it is tried again
 
 
 class Busy(Exception):
@@ -45,6 +47,7 @@ class Thumbnails:
         Raises:
             Busy: see there.
             Unrenderable: see there.
+            OSError: `source` is gone.
         """
         return self._kept("thumbnails", "thumbnail", sha256, source, (0, 0))
 
@@ -62,12 +65,14 @@ class Thumbnails:
             self._end()
 
     def _kept(self, folder: str, kind: str, sha256: str, source: str, size: tuple[int, int]) -> str:
-        name = sha256 if kind == "thumbnail" else f"{sha256}-{kind}-{size[0]}x{size[1]}"
+        there = os.stat(source)
+        state = f"{there.st_size:x}-{there.st_mtime_ns:x}"  # somebody may put another file in its place
+        name = sha256 if kind == "thumbnail" else f"{sha256}-{kind}-{size[0]}x{size[1]}-{state}"
         target = os.path.join(self._root, folder, sha256[:2], f"{name}.webp")
         refused = f"{target}.no"
         if os.path.exists(target):
             return target
-        if os.path.exists(refused):
+        if _stands(refused, state):
             raise Unrenderable("it could not be made before")
         if not self._waiting.acquire(blocking=False):
             raise Busy
@@ -85,7 +90,8 @@ class Thumbnails:
         if problem:
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(refused), exist_ok=True)
-                open(refused, "w").close()
+                with open(refused, "w", encoding="ascii") as file:
+                    file.write(state)
             raise Unrenderable(problem)
         return target
 
@@ -160,3 +166,12 @@ class Thumbnails:
             with contextlib.suppress(OSError):
                 os.unlink(path)
             total -= size
+
+
+def _stands(refused: str, state: str) -> bool:
+    """Whether a picture could not be made of this very file a while ago."""
+    try:
+        with open(refused, encoding="ascii", errors="replace") as file:
+            return file.read(100) == state and 0 <= time.time() - os.stat(refused).st_mtime < _REFUSED_SECONDS
+    except OSError:
+        return False

@@ -1,7 +1,10 @@
 """Ten thousand results: every page of them comes from an index, is as small as the first, and has no gaps."""
 
 import contextlib
+import os
+import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,14 +111,63 @@ def test_a_thumbnail_is_made_once_small_and_kept(site: Site) -> None:
     (site.archive / "2025" / "x.jpg").write_bytes(photo(1, 1600, 1200, ".jpg"))
     page = Page(site)
     visitor = page.visitor()
-    first = visitor.get("/thumbnails/1")
+    (address,) = set(re.findall(r"/thumbnails/1[^\"]*", visitor.get("/").text))
+    first = visitor.get(address)
     assert (first.status, first.headers["Content-Type"]) == (200, "image/webp")
     assert "immutable" in first.headers["Cache-Control"]
     assert len(first.body) < 16_000
     (made,) = (site.state / "page" / "thumbnails").rglob("*.webp")
     before = made.stat().st_mtime_ns
-    assert visitor.get("/thumbnails/1").body == first.body
+    assert visitor.get(address).body == first.body
     assert made.stat().st_mtime_ns == before
+
+
+def test_a_new_ledger_does_not_leave_browsers_with_the_pictures_of_the_old_one(site: Site) -> None:
+    """It gives the same ids to other pictures; what a browser keeps for ever must not be found by an id."""
+    (site.archive / "2025").mkdir()
+    addresses = []
+    for number, name in enumerate(("x.jpg", "y.jpg")):
+        fill(site, done=1, names=name)
+        site.execute(f"UPDATE pictures SET sha256 = 'a{number}' || substr(sha256, 3)")
+        (site.archive / "2025" / name).write_bytes(photo(number, extension=".jpg"))
+        page = Page(site)
+        (address,) = set(re.findall(r"/thumbnails/1[^\"]*", page.visitor().get("/gallery").text))
+        assert "immutable" in page.visitor().get(address).headers["Cache-Control"]
+        for id_alone in ("/thumbnails/1", "/thumbnails/1?of=0", "/pictures/1/before"):
+            assert page.visitor().get(id_alone).headers["Cache-Control"] == "no-cache", id_alone
+        addresses.append(address)
+        page.running.stop()
+        (site.state / "ledger.sqlite3").unlink()
+    assert addresses[0] != addresses[1]
+
+
+def test_what_could_not_be_shown_is_tried_again_when_it_is_another_file_or_an_hour_later(site: Site) -> None:
+    fill(site, done=1, names="x.jpg")
+    (site.archive / "2025").mkdir()
+    original = site.archive / "2025" / "x.jpg"
+    original.write_bytes(b"damaged")
+    visitor = Page(site).visitor()
+    assert visitor.get("/thumbnails/1").status == 302
+    (refused,) = (site.state / "page" / "thumbnails").rglob("*.no")
+    at = refused.stat().st_mtime_ns
+    assert visitor.get("/thumbnails/1").status == 302
+    assert refused.stat().st_mtime_ns == at, "it is not tried at each look"
+    os.utime(refused, (time.time() - 4000, time.time() - 4000))
+    assert visitor.get("/thumbnails/1").status == 302
+    assert refused.stat().st_mtime_ns >= at, "but an hour later"
+    original.write_bytes(photo(1, extension=".jpg"))
+    assert visitor.get("/thumbnails/1").status == 200
+
+
+def test_a_result_that_somebody_replaced_is_shown_as_it_is_now(site: Site) -> None:
+    fill(site, done=1, names="x.tiff")
+    (site.outbox / "2025").mkdir()
+    visitor = Page(site).visitor()
+    shown = []
+    for width in (60, 90):
+        (site.outbox / "2025" / "x.tiff").write_bytes(photo(1, width, width, ".tiff"))
+        shown.append(visitor.get("/pictures/1/after").body)
+    assert shown[0] != shown[1]
 
 
 def children(pid: int) -> list[str]:

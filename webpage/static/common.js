@@ -33,7 +33,7 @@ export function mendThumbnails(root) {
       const tries = Number(image.dataset.tries) + 1;
       image.dataset.tries = tries;
       image.classList.add("missing");
-      if (tries <= 4) setTimeout(() => { image.src = `${image.src.split("?")[0]}?${tries}`; }, 700 * tries);
+      if (tries <= 4) setTimeout(() => { image.src = `${image.src.split("&")[0]}&again=${tries}`; }, 700 * tries);
     };
     image.addEventListener("error", failed);
     image.addEventListener("load", () => image.classList.remove("missing"));
