@@ -1,7 +1,7 @@
 """What a month's engines cost, by the day, and when they were on: the ledger's accounts as figures to draw."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,6 +15,7 @@ from webpage.reading import Reading
 STRIP_SECONDS = 120  # one part of a strip: two minutes, 720 in a day
 STRIP_DAYS = 14
 _LEAST_PARTS = 1
+_QUARTER_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Strip:
         date: ISO 8601.
         on_seconds: together; two at a time count once.
         starts: that began on this day.
-        parts: from and to, as parts of STRIP_SECONDS since midnight, in order, none touching the next.
+        parts: from and to by the clock on the wall, as parts of STRIP_SECONDS since midnight, in order, none touching
+            the next. Where clocks are put back an hour, both hours are in one place.
     """
 
     date: str
@@ -87,8 +89,9 @@ def strips(runs: Iterable[EngineRun], period: Period) -> list[Strip]:
 
 
 def _strip(date: str, since: float, spans: list[tuple[float, float]]) -> Strip:
-    midnight = datetime.fromtimestamp(since)
-    until = (datetime(midnight.year, midnight.month, midnight.day) + timedelta(days=1)).timestamp()
+    midnight = datetime.fromisoformat(date)
+    until = (midnight + timedelta(days=1)).timestamp()
+    is_usual = until - since == 86_400
     on_seconds, covered = 0.0, since
     parts: list[tuple[int, int]] = []
     starts = 0
@@ -99,13 +102,29 @@ def _strip(date: str, since: float, spans: list[tuple[float, float]]) -> Strip:
         first, last = max(begin, since), min(end, until)
         on_seconds += max(last - max(first, covered), 0.0)
         covered = max(covered, last)
-        left = int((first - since) // STRIP_SECONDS)
-        right = max(int(-(-(last - since) // STRIP_SECONDS)), left + _LEAST_PARTS)
-        if parts and left <= parts[-1][1]:
-            parts[-1] = parts[-1][0], max(parts[-1][1], right)
+        for piece, seconds in [(first, last - first)] if is_usual else _pieces(first, last):
+            shown = (datetime.fromtimestamp(piece) - midnight).total_seconds()
+            left = int(shown // STRIP_SECONDS)
+            parts.append((left, max(int(-(-(shown + seconds) // STRIP_SECONDS)), left + _LEAST_PARTS)))
+    return Strip(date, on_seconds, starts, _joined(parts))
+
+
+def _pieces(first: float, last: float) -> Iterator[tuple[float, float]]:
+    """Begin and length of parts within which no clock is changed: that happens at a quarter of an hour everywhere."""
+    while first < last:
+        following = min((first // _QUARTER_SECONDS + 1) * _QUARTER_SECONDS, last)
+        yield first, following - first
+        first = following
+
+
+def _joined(parts: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    joined: list[tuple[int, int]] = []
+    for left, right in sorted(parts):
+        if joined and left <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], right)
         else:
-            parts.append((left, right))
-    return Strip(date, on_seconds, starts, tuple(parts))
+            joined.append((left, right))
+    return tuple(joined)
 
 
 CHART = (720, 160)  # units of the SVG

@@ -3,6 +3,8 @@
 import contextlib
 import re
 import sqlite3
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -49,6 +51,42 @@ def test_a_run_over_midnight_is_on_both_days() -> None:
     later, earlier = strips([over], Period(MIDNIGHT, until, until))
     assert (earlier.on_seconds, earlier.starts, earlier.parts) == (600, 1, ((715, 720),))
     assert (later.on_seconds, later.starts, later.parts) == (1200, 0, ((0, 10),))
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")
+@pytest.mark.parametrize(
+    ("day", "hours"),
+    [((2025, 3, 30), 23), ((2025, 10, 26), 25), ((2025, 6, 10), 24)],
+    ids=["clocks put forward", "clocks put back", "usual"],
+)
+def test_a_run_is_drawn_at_the_hour_that_the_clock_showed(
+    in_berlin: None, day: tuple[int, int, int], hours: int
+) -> None:
+    midnight = datetime(*day)
+    until = (midnight + timedelta(days=1)).timestamp()
+    assert until - midnight.timestamp() == hours * 3600
+    period = Period(midnight.timestamp(), until, until)
+
+    def drawn(*spans: tuple[float, float]) -> billing.Strip:
+        (strip,) = strips([EngineRun("h", "cuda:0", begin, end, 1, 1, 1, None) for begin, end in spans], period)
+        return strip
+
+    evening = midnight.replace(hour=23).timestamp()
+    assert drawn((evening, evening + 3600)).parts == ((690, 720),)
+    whole = drawn((midnight.timestamp(), until))
+    assert whole.on_seconds == hours * 3600
+    assert whole.parts == (((0, 60), (90, 720)) if hours == 23 else ((0, 720),))
+    over = (midnight.timestamp() + 1.5 * 3600, midnight.timestamp() + 3.5 * 3600)
+    assert drawn(over).parts == {23: ((45, 60), (90, 135)), 24: ((45, 105),), 25: ((45, 90),)}[hours]
 
 
 def test_only_the_latest_days_have_strips() -> None:
@@ -105,7 +143,7 @@ def test_the_page_of_a_month_shows_it(billed: Page) -> None:
     assert text.count('class="on"') == 14
     assert "Forecast" not in text, "the month is over"
     labels = re.findall(r'role="img" aria-label="([^"]+)"', text)
-    assert labels[0] == "2025-06-30: on for 10.0 of 1440 minutes, 1 starts"
+    assert labels[0] == "2025-06-30: on for 10.0 min; starts: 1"
 
 
 def test_a_month_without_a_gpu_shows_the_minutes_of_its_cpu(page: Page, visitor: Visitor) -> None:
