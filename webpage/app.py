@@ -40,7 +40,7 @@ def create_app(site: Site) -> Flask:
     app.context_processor(_context(site))
     for name, function in _FILTERS.items():
         app.add_template_filter(function, name)
-    _register_errors(app)
+    _register_errors(app, site)
     return app
 
 
@@ -110,7 +110,7 @@ def _context(site: Site) -> Callable[[], dict[str, Any]]:
     return context
 
 
-def _register_errors(app: Flask) -> None:
+def _register_errors(app: Flask, site: Site) -> None:
     @app.errorhandler(ApiError)
     def refused(error: ApiError) -> AnyResponse:
         return error.response() if _is_api() else _page(error.status, error.message)
@@ -146,6 +146,13 @@ def _register_errors(app: Flask) -> None:
     @app.errorhandler(Unrenderable)
     def unrenderable(error: Unrenderable) -> AnyResponse:
         return _answer(404, "unrenderable", str(error))
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> AnyResponse:
+        damage = site.reading.damage()
+        if damage is None:
+            raise error  # ours: told as 500, and the log has it
+        return _answer(503, "environment", f"{damage.message}; {damage.remedy}")
 
 
 def _answer(status: int, code: str, message: str) -> AnyResponse:

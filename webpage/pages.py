@@ -8,6 +8,7 @@ from flask import Blueprint, Response, abort, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from sr_engine.headers import NAMES
+from watcher.bill import month
 from watcher.names import display
 from webpage import billing, files
 from webpage.gallery import PAGE, SHOWN_STATES, Card
@@ -81,10 +82,12 @@ def blueprint(site: Site) -> Blueprint:  # noqa: PLR0915 - a list of routes
 
     @pages.get("/bill")
     def bill() -> str:
+        wanted = request.args.get("month", "")
         try:
-            told = billing.statement(site.reading, site.config, request.args.get("month", ""))
+            month(wanted, time.time())
         except (ValueError, OverflowError, OSError):
             abort(404)
+        told = billing.statement(site.reading, site.config, wanted)
         return render_template("bill.html", told=told, here="bill", **billing.figures(told))
 
     @pages.get("/events")

@@ -7,10 +7,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+from watcher.errors import LedgerError, LedgerLost
 from watcher.ledger import FILE_NAME, Ledger
-from watcher.schema import fault
+from watcher.schema import fault, lost
 
 _PATIENCE_SECONDS = 5.0
+
+# By the declared type of a column: what SQLite may say of its values. Paths are bytes, but for old ones.
+_ANYTHING = "'integer', 'real', 'text', 'blob', 'null'"
+_ALLOWED = {
+    "INTEGER": "'integer', 'null'",
+    "REAL": "'real', 'integer', 'null'",
+    "TEXT": "'text', 'null'",
+    "BLOB": "'blob', 'text', 'null'",
+}
+_END_OF_TIME = 253_402_214_400  # the last day of the year 9999, as far as calendars go here
+_SEEN_AT_START = {"batches", "engine_runs", "warm_ups"}  # by every watcher, which then makes a new ledger
+_REMEDY = "stop dropscale, move that file away, and start it: it makes a new one from the folders"
 
 
 class Reading:
@@ -43,6 +56,26 @@ class Reading:
         """
         with self.open() as connection:
             return [] if connection is None else connection.execute(sql, parameters).fetchall()
+
+    def damage(self) -> LedgerError | None:
+        """What is wrong with the ledger's values, for who could make nothing of them; None: they can be made sense of.
+
+        SQLite takes care of pages and indexes, and not of what a column holds.
+        """
+        try:
+            for (table,) in self.select(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            ):
+                for _, column, kind, *_ in self.select(f"PRAGMA table_info({table})"):
+                    wrong = f"typeof({column}) NOT IN ({_ALLOWED.get(kind, _ANYTHING)})"
+                    if column.endswith("_at"):
+                        wrong += f" OR {column} NOT BETWEEN 0 AND {_END_OF_TIME}"
+                    if self.select(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1"):  # noqa: S608 - its own names
+                        problem = f"the ledger {self.path} is damaged: {table}.{column} holds what it cannot"
+                        return lost(problem) if table in _SEEN_AT_START else LedgerLost(problem, _REMEDY)
+        except LedgerError as error:
+            return error
+        return None
 
     @contextlib.contextmanager
     def open(self, **functions: Callable[..., Any]) -> Iterator[sqlite3.Connection | None]:

@@ -147,3 +147,38 @@ def test_a_ledger_that_cannot_be_read_is_told_without_a_traceback(page: Page, vi
         assert answer.status == 503
         assert "cannot read the ledger" in answer.text
     assert "Traceback" not in page.running.log()
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ("UPDATE engine_runs SET compute_seconds = 'x'", "engine_runs.compute_seconds"),
+        ("UPDATE engine_runs SET exited_at = x'00ff'", "engine_runs.exited_at"),
+        ("UPDATE pictures SET changed_at = 'x'", "pictures.changed_at"),
+        ("UPDATE pictures SET changed_at = 1e300", "pictures.changed_at"),
+        ("UPDATE pictures SET path = 1.5", "pictures.path"),
+        ("UPDATE pictures SET size = x'00ff'", "pictures.size"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_told_with_its_place_and_a_remedy(
+    page: Page, visitor: Visitor, change: str, place: str
+) -> None:
+    """It was a bare 500, with a traceback in the log."""
+    fill(page.site, done=2)
+    page.site.execute(
+        "INSERT INTO engine_runs (pid, spawned_at, exited_at, model, device, compute_seconds, load_seconds, done)"
+        " SELECT 1, unixepoch() - 60, unixepoch() - 30, 'm', 'cuda:0', 20, 2, 3"
+    )
+    page.site.execute(change)
+    paths = ("/gallery", "/api/v1/pictures") if "pictures" in place else ("/bill", "/api/v1/report")
+    told = 0
+    for path in paths:
+        answer = visitor.get(path)
+        if answer.status != 200:  # a size is not on every page
+            assert answer.status == 503
+            assert place in answer.text and "ledger.sqlite3" in answer.text
+            assert "start" in answer.text
+            told += 1
+    assert told
+    assert "Traceback" not in page.running.log()
+    assert visitor.get("/bill?month=2020-13").status == 404

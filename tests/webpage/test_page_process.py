@@ -104,6 +104,12 @@ def test_folders_that_are_missing_are_told(stub_site: Site) -> None:
     assert "outbox" in complaint_of(stub_site, "--port", "0")
 
 
+def test_a_ledger_that_is_none_is_told_before_there_is_a_page(stub_site: Site) -> None:
+    stub_site.state.mkdir()
+    (stub_site.state / "ledger.sqlite3").write_bytes(b"garbage" * 100)
+    assert "ledger.sqlite3" in complaint_of(stub_site, "--port", "0")
+
+
 def test_without_flask_it_says_what_to_install(stub_site: Site, tmp_path: Path) -> None:
     """A Python that has everything but Flask: a module in its place that is missing its own."""
     blocked = tmp_path / "blocked"
