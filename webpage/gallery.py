@@ -6,6 +6,7 @@ path ever comes from a request: ids do, and the ledger knows what is where.
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -111,7 +112,7 @@ class Gallery:
             LedgerError: the ledger cannot be read.
         """
         if search:
-            return self._search(state, search.casefold(), cursor, count)
+            return self._search(state, _searchable(search), cursor, count)
         cards = [_card(row) for row in self._reading.select(*_query(state, cursor, count + 1))]
         return Leaf(cards[:count], cards[count - 1].cursor if len(cards) > count else "")
 
@@ -122,7 +123,7 @@ class Gallery:
             rows: Any = () if connection is None else connection.execute(*_query(state, cursor, self._most_searched))
             for row in rows:
                 looked_at += 1
-                if search in os.fsdecode(row[1]).casefold():
+                if search in _searchable(os.fsdecode(row[1])):
                     found.append(_card(row))
                     if len(found) == count:
                         return Leaf(found, found[-1].cursor)
@@ -168,6 +169,12 @@ def _query(state: str, cursor: str, count: int) -> tuple[str, tuple[Any, ...]]:
     if not (found := _CURSOR.match(cursor)) or int(found[3]) > _MOST_ID:
         raise BadCursor(cursor)
     return _FURTHER, (state, float(found[1]), int(found[2]), int(found[3]), count)
+
+
+def _searchable(path: str) -> str:
+    """As it is read, in any case; a Mac writes é as two characters, keyboards as one."""
+    shown = path if path.isprintable() else display(path)
+    return shown.casefold() if shown.isascii() else unicodedata.normalize("NFC", shown).casefold()
 
 
 def _inside(folder: str, relative: str | None) -> str | None:

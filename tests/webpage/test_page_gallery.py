@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,30 @@ def test_a_search_looks_through_a_bounded_number_and_goes_on_behind_it(many: Sit
         cursor, requests = leaf.following, requests + 1
     assert found == [f"2025/picture {number}.jpg" for number in [*range(7799, 7699, -1), *range(779, 769, -1), 77]]
     assert requests <= 6
+
+
+@pytest.mark.parametrize(
+    ("name", "searches"),
+    [
+        (unicodedata.normalize("NFD", "Café.png").encode(), ["café", "CAFÉ", unicodedata.normalize("NFD", "fé")]),
+        (b"caf\xe9.png", ["\\xe9", "caf"]),
+        (b"a\nb.png", ["a\\nb"]),
+        (b"100%_a.png", ["%", "_", "100%_A"]),
+        ("图片.png".encode(), ["图"]),
+    ],
+    ids=ascii,
+)
+def test_a_name_is_found_as_it_is_read(site: Site, name: bytes, searches: list[str]) -> None:
+    fill(site, done=3)
+    with contextlib.closing(sqlite3.connect(site.state / "ledger.sqlite3")) as connection, connection:
+        connection.execute("UPDATE pictures SET path = ? WHERE id = 2", (name,))
+    for search in searches:
+        assert [card.id for card in gallery_of(site).leaf("done", search).cards] == [2], search
+
+
+def test_a_search_without_a_find_says_so(still: Page) -> None:
+    assert "No name here has “nowhere” in it." in still.visitor().get("/gallery?search=nowhere").text
+    assert "Nothing yet." not in still.visitor().get("/gallery?search=nowhere").text
 
 
 def test_a_cursor_of_somebody_else_is_refused(many: Site) -> None:
