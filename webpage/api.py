@@ -16,6 +16,7 @@ from watcher.gate import governor_of
 from watcher.names import display
 from webpage import files, openapi
 from webpage.gallery import PAGE, SHOWN_STATES, Card
+from webpage.reasons import code_of
 from webpage.site import Site
 from webpage.uploads import Refused
 
@@ -83,7 +84,15 @@ def blueprint(site: Site) -> Blueprint:  # noqa: PLR0915 - a list of routes
             raise ApiError(404, "no_upload", "there was no such upload")
         received, became = found
         result = f"{PREFIX}/pictures/{became.picture}/result" if became.state == "done" else None
-        return jsonify(name=received.name, state=became.state, why=became.why, picture=became.picture, result=result)
+        code = code_of(became.why) if became.state == "failed" else ""
+        return jsonify(
+            name=received.name,
+            state=became.state,
+            why=became.why,
+            code=code,
+            picture=became.picture,
+            result=result,
+        )
 
     @api.get("/pictures")
     def pictures() -> Response:
@@ -159,6 +168,7 @@ def _told(card: Card) -> dict[str, Any]:
         "path": card.name,
         "state": card.state,
         "reason": "" if done else card.reason,
+        "code": "" if done else code_of(card.reason),
         "bytes": card.bytes,
         "result_bytes": card.result_bytes,
         "reused": card.reused,

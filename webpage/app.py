@@ -100,6 +100,7 @@ def _context(site: Site) -> Callable[[], dict[str, Any]]:
         g.visit = site.wall.visit(headers_of(request.environ))
         return {
             "_": words.translator(language),
+            "reason": words.reasons(language),
             "lang": words.TAGS[language],
             "script_words": Markup(words.of_scripts(language)),  # noqa: S704 - it was made safe there
             "secret": site.wall.secret_of(g.visit),

@@ -161,11 +161,16 @@ def _object(required: dict[str, Any], optional: dict[str, Any] | None = None, **
 _FILES = _object(
     {"count": _COUNT, "files": {"type": "array", "items": _object({"path": _TEXT, "why": _TEXT})}},
 )
+_CODE = {
+    **_TEXT,
+    "description": "The kind of the reason, such as undecodable or too_large; empty if that is not known.",
+}
 _PICTURE_FIELDS: dict[str, Any] = {
     "id": _COUNT,
     "path": {**_TEXT, "description": "Below the inbox, where it was dropped."},
     "state": {"type": "string", "enum": ["done", "failed"]},
     "reason": {**_TEXT, "description": "Why it failed."},
+    "code": _CODE,
     "bytes": _COUNT,
     "result_bytes": {"type": ["integer", "null"]},
     "reused": {"type": "boolean", "description": "Delivered from an earlier result."},
@@ -187,6 +192,7 @@ _SCHEMAS: dict[str, Any] = {
             "name": _TEXT,
             "state": {"type": "string", "enum": ["waiting", "working", "done", "failed", "gone"]},
             "why": _TEXT,
+            "code": _CODE,
             "picture": {"type": ["integer", "null"]},
             "result": {"type": ["string", "null"]},
         }

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from werkzeug.datastructures import LanguageAccept
 
+from webpage.reasons import code_of
+
 ENGLISH = "en"
 _FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "languages")
 # What browsers call a language, and which of ours they get.
@@ -37,6 +39,12 @@ def translator(language: str) -> Callable[..., str]:
         return texts.get(text, text).format(**places) if places else texts.get(text, text)
 
     return translate
+
+
+def reasons(language: str) -> Callable[[str], str]:
+    """A function that says in a language which kind of reason a sentence is; empty in English, or if it is of none."""
+    texts = catalogue(language)
+    return lambda reason: texts.get(f"js:code:{code_of(reason)}", "")
 
 
 def of_scripts(language: str) -> str:

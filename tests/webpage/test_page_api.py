@@ -38,7 +38,14 @@ def test_a_result_that_is_a_picture_comes_under_its_own_type(page: Page, visitor
 
 def test_what_waits_says_so_and_what_was_taken_away_is_gone(page: Page, visitor: Visitor) -> None:
     answer = visitor.upload("a.png", photo(1))
-    assert visitor.fate(answer) == {"name": "a.png", "state": "waiting", "why": "", "picture": None, "result": None}
+    assert visitor.fate(answer) == {
+        "name": "a.png",
+        "state": "waiting",
+        "why": "",
+        "code": "",
+        "picture": None,
+        "result": None,
+    }
     (page.site.inbox / "a.png").unlink()
     assert visitor.fate(answer)["state"] == "gone"
     forged = answer.json["upload"][:-4] + "AAAA"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT
-from visits import Page
+from visits import Page, fill
+
+from webpage import reasons
 
 PAGE = ROOT / "webpage"
 CHINESE = json.loads((PAGE / "languages" / "zh.json").read_text(encoding="utf-8"))
@@ -40,6 +42,74 @@ SOURCES = "".join((ROOT / "watcher" / name).read_text(encoding="utf-8") for name
 REASONS = {text for text in CHINESE if f'"{text.removeprefix("js:")}"' in SOURCES}
 
 
+# Codes of reasons and of refusals; most are shown to programs only.
+PAGE_SOURCES = "".join(path.read_text(encoding="utf-8") for path in PAGE.glob("*.py"))
+CODES = set(re.findall(r'(?:Refused|ApiError|_answer|_Told)\(\s*(?:\d+, )?"([a-z_]+)"', PAGE_SOURCES)) | {
+    *(str(code) for code in reasons._TOLD),
+}
+
+
+def test_what_a_person_is_refused_with_is_told_in_chinese() -> None:
+    told = {text.removeprefix("js:code:") for text in CHINESE if text.startswith("js:code:")}
+    assert told <= CODES
+    assert {str(code) for code in reasons._TOLD} <= told
+    assert set(re.findall(r'Refused\("([a-z_]+)"', PAGE_SOURCES)) <= told
+
+
+def literals(pattern: str) -> set[str]:
+    """What the engine says where it raises; of texts with places in them, the whole literal."""
+    found = set()
+    for path in (ROOT / "sr_engine").rglob("*.py"):
+        found |= set(re.findall(pattern, path.read_text(encoding="utf-8")))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "least"),
+    [
+        (r'_damaged\(\s*f?"([^"]+)"', "undecodable", 30),
+        (r'"([^"]+ (?:is|are) not handled[^"]*)"', "unsupported", 10),
+        (r'"(the network gave [^"]+)"', "upscale_failed", 2),
+    ],
+)
+def test_the_engines_sentences_are_known_by_their_kind(pattern: str, code: str, least: int) -> None:
+    sentences = literals(pattern)
+    assert len(sentences) >= least
+    assert {text for text in sentences if reasons.code_of(text) != code} == set()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "code"),
+    [
+        (
+            "90000 x 90000 pixels are more than 100 megapixels: cut the picture in parts, or raise limits.megapixels",
+            "too_large",
+        ),
+        (
+            "it needs more memory than the engine may hold (2 GB): cut it in parts, or raise limits.engine_megabytes",
+            "out_of_memory",
+        ),
+        ("the engine was ended by SIGSEGV while it worked on this picture, 2 times", "engine_ended"),
+        ("this is an SVG drawing", "unsupported"),
+        ("a sentence of tomorrow", ""),
+        ("", ""),
+    ],
+)
+def test_a_sentence_has_the_kind_of_its_remedy(sentence: str, code: str) -> None:
+    assert reasons.code_of(sentence) == code
+
+
+def test_a_failed_picture_says_why_in_chinese_and_what_the_engine_said(page: Page) -> None:
+    fill(page.site, failed=1)
+    page.site.execute("UPDATE pictures SET reason = 'the JPEG is cut off before its end: copy the picture again'")
+    for path in ("/gallery?state=failed", "/pictures/1"):
+        text = page.visitor().get(path, Accept_Language="zh-CN").text
+        assert "请重新复制一份" in text
+        assert "the JPEG is cut off before its end" in text
+        assert "请" not in page.visitor().get(path).text
+    assert page.visitor().get("/api/v1/pictures/1").json["code"] == "undecodable"
+
+
 def test_every_text_of_a_page_is_in_the_catalogue() -> None:
     assert len(texts_of_pages()) > 50
     assert texts_of_pages() - set(CHINESE) == set()
@@ -51,7 +121,9 @@ def test_every_text_of_a_script_is_in_the_catalogue() -> None:
 
 
 def test_nothing_in_the_catalogue_is_left_over() -> None:
-    assert set(CHINESE) - texts_of_pages() - texts_of_scripts() - REASONS == set()
+    assert (
+        set(CHINESE) - texts_of_pages() - texts_of_scripts() - REASONS - {f"js:code:{code}" for code in CODES} == set()
+    )
 
 
 @pytest.mark.parametrize("text", CHINESE)

@@ -14,13 +14,19 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+// Why something failed: its kind in the reader's language, where that is not the server's, and what the server said.
+export function reason(code, said) {
+  const kind = words[`code:${code}`];
+  return [...(kind ? [kind, element("br")] : []), element("span", { lang: "en" }, said)];
+}
+
 export const secret = document.querySelector("meta[name=secret]").content;
 
 // JSON of an answer; throws an Error with what the server said.
 export async function api(path, options = {}) {
   const response = await fetch(`/api/v1${path}`, { ...options, headers: { "X-Dropscale-Secret": secret, ...options.headers } });
   const told = await response.json().catch(() => null);
-  if (!response.ok) throw new Error(told?.error?.message ?? `${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(told?.error?.message ?? `${response.status}`), { status: response.status, code: told?.error?.code });
   return told;
 }
 

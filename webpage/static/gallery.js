@@ -1,5 +1,5 @@
 // The gallery: thumbnails, and trying failed pictures again.
-import { api, mendThumbnails, t } from "./common.js";
+import { api, mendThumbnails, reason, t } from "./common.js";
 
 mendThumbnails(document);
 const said = document.getElementById("said");
@@ -14,7 +14,7 @@ document.addEventListener("click", async (event) => {
     button.closest(".card")?.remove();
     if (!button.closest(".card")) button.remove();
   } catch (error) {
-    said.textContent = error.message;
+    said.replaceChildren(...reason(error.code, error.message));
     button.disabled = false;
   }
 });

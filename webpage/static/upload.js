@@ -1,5 +1,5 @@
 // Pictures on their way into the inbox, and what became of them.
-import { api, element, secret, t } from "./common.js";
+import { api, element, reason, secret, t } from "./common.js";
 
 const AT_A_TIME = 2;
 const LOOKED_AT = 20; // unfinished ones, at a time
@@ -18,7 +18,7 @@ export function takeUploads(drop, list) {
       const entry = show(file.name);
       list.prepend(entry.row);
       if (file.size > mostBytes) {
-        refuse(entry, t("It is larger than {size} MB.", { size: Math.floor(mostBytes / 2 ** 20) }));
+        refuse(entry, [t("It is larger than {size} MB.", { size: Math.floor(mostBytes / 2 ** 20) })]);
       } else {
         queue.push({ file, entry });
       }
@@ -47,7 +47,7 @@ export function takeUploads(drop, list) {
         return;
       }
       if (status !== 429) {
-        refuse(entry, told?.error?.message ?? (status ? `${status}` : t("The connection broke off. Send it again.")));
+        refuse(entry, status ? reason(told?.error?.code, told?.error?.message ?? `${status}`) : [t("The connection broke off. Send it again.")]);
         return;
       }
       entry.say(t("waits for its turn"));
@@ -85,7 +85,7 @@ export function takeUploads(drop, list) {
           entry.row.className = "done";
           entry.state.replaceChildren(element("a", { href: `/pictures/${fate.picture}` }, t("see the result")));
         } else if (fate.state === "failed") {
-          refuse(entry, fate.why);
+          refuse(entry, reason(fate.code, fate.why), t("failed"));
         } else {
           entry.say(t({ waiting: "waiting", working: "in work", gone: "taken out of the inbox" }[fate.state]));
           if (fate.state !== "gone") continue;
@@ -135,9 +135,9 @@ function show(title) {
   return { row, name, state, bar, say: (text) => { if (state.textContent !== text) state.textContent = text; } };
 }
 
-function refuse(entry, why) {
+function refuse(entry, why, state = t("refused")) {
   entry.bar.remove();
   entry.row.className = "refused";
-  entry.say(t("refused"));
-  entry.row.append(element("p", { class: "reason" }, why));
+  entry.say(state);
+  entry.row.append(element("p", { class: "reason" }, ...why));
 }
