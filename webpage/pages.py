@@ -28,7 +28,8 @@ def blueprint(site: Site) -> Blueprint:  # noqa: PLR0915 - a list of routes
     @pages.get("/")
     def home() -> str:
         leaf = site.gallery.leaf("done", count=LATEST)
-        return render_template("home.html", cards=leaf.cards, most_bytes=site.uploads.most_bytes, here="home")
+        most_bytes = site.uploads.most_bytes
+        return render_template("home.html", cards=leaf.cards, most_bytes=most_bytes, scale=site.scale, here="home")
 
     @pages.get("/latest")
     def latest() -> str:

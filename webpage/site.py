@@ -31,6 +31,7 @@ class Site:
     upload_allowance: Allowance
     login_allowance: Allowance
     retry_allowance: Allowance
+    scale: int  # how many times larger results are
 
     @classmethod
     def of(cls, config: Config) -> "Site":
@@ -43,17 +44,19 @@ class Site:
         reading = Reading(config.folders.state)
         reading.bring_up_to_date()
         key = read_key(config.folders.state)
+        scale = _scale(config)
         return cls(
             config,
             Wall(key, config.web.token),
             reading,
             Gallery(reading, config.folders),
             Thumbnails(config.folders.state),
-            Uploads(config, reading, key, _scale(config)),
+            Uploads(config, reading, key, scale),
             Now(config, reading),
             Allowance(config.web.uploads_per_minute),
             Allowance(_LOGINS_PER_MINUTE),
             Allowance(_RETRIES_PER_MINUTE),
+            scale,
         )
 
     def close(self) -> None:

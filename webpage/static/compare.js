@@ -22,6 +22,9 @@ function compare(view) {
   let x = 0;
   let y = 0;
 
+  view.style.height = "auto";
+  view.style.aspectRatio = `${width} / ${height}`; // as far as the screen is high enough
+
   const fit = () => Math.min(view.clientWidth / width, view.clientHeight / height);
 
   function draw() {
