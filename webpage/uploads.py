@@ -99,11 +99,13 @@ class Uploads:
         self._scale = scale
         self._rules = IgnoreRules(config.watch.ignore)
         self._reading = reading
+        self._swept_at = -_STALE_SECONDS
         self._serializer = URLSafeSerializer(key, salt=_SALT)
         self.most_bytes = min(config.web.upload_megabytes << 20, config.limits.file_megabytes << 20)
 
     def sweep(self) -> None:
         """Remove what a kill left of an upload; one that is still being written is younger."""
+        self._swept_at = time.monotonic()
         with contextlib.suppress(OSError), os.scandir(self._inbox) as entries:
             for entry in entries:
                 if entry.name.startswith(_PREFIX):
@@ -125,6 +127,8 @@ class Uploads:
         """
         wished = plain_name(name)
         self._check_mount()
+        if time.monotonic() - self._swept_at > _STALE_SECONDS:  # the page may run for months
+            self.sweep()
         self._check_room(size)
         hidden = os.path.join(self._inbox, f"{_PREFIX}{secrets.token_hex(8)}.part")
         try:

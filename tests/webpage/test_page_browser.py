@@ -142,6 +142,44 @@ def test_without_events_it_asks_again_and_again(page: Page, open_context: Open) 
     expect_text(tab.locator("#lists"), "Waiting: 1")
 
 
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_tab_that_nobody_sees_holds_no_connection(page: Page, open_context: Open) -> None:
+    """Six are all that a browser has for one server: four tabs and two uploads, and the next tab hung."""
+    context = open_context()
+    tabs = []
+    for _ in range(8):
+        tab = context.new_page()
+        tab.goto(page.url)
+        tab.locator("#now[data-by=events]").wait_for()
+        tabs.append(tab)
+        if len(tabs) < 8:
+            tab.evaluate(HIDE, True)
+    page.site.drop("a.png", b"a picture")
+    expect_text(tabs[-1].locator("#lists"), "Waiting: 1")
+    assert not tabs[0].locator("#lists summary").count()
+    tabs[0].evaluate(HIDE, False)
+    expect_text(tabs[0].locator("#lists"), "Waiting: 1")
+
+
+def test_who_was_let_out_meanwhile_comes_to_the_door(open_page: Callable[..., Page], open_context: Open) -> None:
+    page = open_page(DROPSCALE_WEB__TOKEN=TOKEN)
+    context = open_context(quiet=False)
+    tab = context.new_page()
+    tab.goto(page.url)
+    tab.get_by_label("Token").fill(TOKEN)
+    tab.get_by_role("button", name="Come in").click()
+    tab.locator("#now[data-by=events]").wait_for()
+    context.clear_cookies()
+    tab.evaluate(HIDE, True)
+    tab.evaluate(HIDE, False)
+    tab.wait_for_url("**/login")
+
+
 def shows(tab: "Tab") -> float:
     return float(tab.locator("#handle").get_attribute("aria-valuenow") or -1)
 

@@ -8,13 +8,17 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from harness import Site, below, photo, wait_until
 from visits import Page, Visitor, hidden, make_ledger
 
+from watcher import config
 from watcher.ignore import IgnoreRules
+from webpage import uploads
+from webpage.site import Site as Pages
 from webpage.uploads import plain_name
 
 # What a request may call a picture, and what nobody may get out of it.
@@ -230,6 +234,20 @@ def test_what_a_kill_left_is_removed_a_day_later(stub_site: Site) -> None:
     os.utime(old, (time.time() - 90_000, time.time() - 90_000))
     Page(stub_site)
     assert hidden(stub_site.inbox) == [young.name]
+
+
+def test_what_a_kill_left_is_also_removed_by_a_page_that_runs_for_months(
+    stub_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_site.state.mkdir()
+    pages = Pages.of(config.load(str(stub_site.config_path), {}))
+    (stub_site.inbox / ".dropscale-upload-old.part").write_bytes(b"half a picture")
+    pages.uploads.receive(BytesIO(photo(1)), None, "a.png")
+    assert len(hidden(stub_site.inbox)) == 1, "it may still be written"
+    monkeypatch.setattr(uploads, "_STALE_SECONDS", 0.0)  # a day later
+    pages.uploads.receive(BytesIO(photo(2)), None, "b.png")
+    assert hidden(stub_site.inbox) == []
+    assert stub_site.names(stub_site.inbox) == {"a.png", "b.png"}
 
 
 def resident_megabytes(pid: int) -> float:

@@ -12,19 +12,31 @@ const ENGINE = {
 };
 
 export function showNow(root, told) {
+  let source = null;
   let asking = null;
+  let again = null;
   const show = (now) => { render(root, now); told(now); };
 
   async function ask() {
     try {
       show(await api("/status"));
-    } catch {
+    } catch (error) {
+      if (error.status === 401) location.reload(); // to the door
       say(root, t("The page does not answer."));
     }
   }
 
+  function rest() {
+    source?.close();
+    clearInterval(asking);
+    clearTimeout(again);
+    asking = null;
+  }
+
   function listen() {
-    const source = new EventSource("/events");
+    rest();
+    if (document.hidden) return;
+    source = new EventSource("/events");
     source.onmessage = (event) => {
       clearInterval(asking);
       asking = null;
@@ -37,11 +49,17 @@ export function showNow(root, told) {
         ask();
         asking = setInterval(ask, ASK_SECONDS * 1000);
       }
-      if (source.readyState === EventSource.CLOSED) setTimeout(listen, LISTEN_AGAIN_SECONDS * 1000);
+      if (source.readyState === EventSource.CLOSED) {
+        clearTimeout(again);
+        again = setTimeout(listen, LISTEN_AGAIN_SECONDS * 1000);
+      }
     };
-    window.addEventListener("pagehide", () => source.close());
   }
 
+  // A browser has six connections to a server, for all its tabs: those that nobody sees must not hold them.
+  document.addEventListener("visibilitychange", listen);
+  window.addEventListener("pagehide", rest);
+  window.addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
   listen();
 }
 
