@@ -84,7 +84,9 @@ class Fate(NamedTuple):
 class Uploads:
     """The way into the inbox, and what became of those that went it."""
 
-    def __init__(self, config: Config, reading: Reading, key: bytes, scale: int) -> None:
+    def __init__(
+        self, config: Config, reading: Reading, key: bytes, scale: int, stale_seconds: float = _STALE_SECONDS
+    ) -> None:
         """Nothing is written yet.
 
         Args:
@@ -92,6 +94,7 @@ class Uploads:
             reading: the ledger.
             key: to sign the names of uploads with.
             scale: of the model, for what a result would need.
+            stale_seconds: after which a hidden part is taken for a leftover.
         """
         self._inbox = config.folders.inbox
         self._limits = config.limits.wire()
@@ -99,7 +102,8 @@ class Uploads:
         self._scale = scale
         self._rules = IgnoreRules(config.watch.ignore)
         self._reading = reading
-        self._swept_at = -_STALE_SECONDS
+        self._stale_seconds = stale_seconds
+        self._swept_at = time.monotonic()
         self._serializer = URLSafeSerializer(key, salt=_SALT)
         self.most_bytes = min(config.web.upload_megabytes << 20, config.limits.file_megabytes << 20)
 
@@ -110,7 +114,7 @@ class Uploads:
             for entry in entries:
                 if entry.name.startswith(_PREFIX):
                     with contextlib.suppress(OSError):
-                        if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
+                        if time.time() - entry.stat(follow_symlinks=False).st_mtime > self._stale_seconds:
                             os.unlink(entry.path)
 
     def receive(self, stream: BinaryIO, size: int | None, name: str) -> Received:
@@ -127,7 +131,7 @@ class Uploads:
         """
         wished = plain_name(name)
         self._check_mount()
-        if time.monotonic() - self._swept_at > _STALE_SECONDS:  # the page may run for months
+        if time.monotonic() - self._swept_at > self._stale_seconds:  # the page may run for months
             self.sweep()
         self._check_room(size)
         hidden = os.path.join(self._inbox, f"{_PREFIX}{secrets.token_hex(8)}.part")

@@ -17,9 +17,8 @@ from visits import Page, Visitor, hidden, make_ledger
 
 from watcher import config
 from watcher.ignore import IgnoreRules
-from webpage import uploads
-from webpage.site import Site as Pages
-from webpage.uploads import plain_name
+from webpage.reading import Reading
+from webpage.uploads import Uploads, plain_name
 
 # What a request may call a picture, and what nobody may get out of it.
 TRAVERSALS = [
@@ -236,18 +235,15 @@ def test_what_a_kill_left_is_removed_a_day_later(stub_site: Site) -> None:
     assert hidden(stub_site.inbox) == [young.name]
 
 
-def test_what_a_kill_left_is_also_removed_by_a_page_that_runs_for_months(
-    stub_site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("stale_seconds", [0.0, 86_400.0])
+def test_what_a_kill_left_is_also_removed_by_a_page_that_runs_for_months(stub_site: Site, stale_seconds: float) -> None:
     stub_site.state.mkdir()
-    pages = Pages.of(config.load(str(stub_site.config_path), {}))
+    settings = config.load(str(stub_site.config_path), {})
+    way_in = Uploads(settings, Reading(settings.folders.state), b"key", 3, stale_seconds)
     (stub_site.inbox / ".dropscale-upload-old.part").write_bytes(b"half a picture")
-    pages.uploads.receive(BytesIO(photo(1)), None, "a.png")
-    assert len(hidden(stub_site.inbox)) == 1, "it may still be written"
-    monkeypatch.setattr(uploads, "_STALE_SECONDS", 0.0)  # a day later
-    pages.uploads.receive(BytesIO(photo(2)), None, "b.png")
-    assert hidden(stub_site.inbox) == []
-    assert stub_site.names(stub_site.inbox) == {"a.png", "b.png"}
+    way_in.receive(BytesIO(photo(1)), None, "a.png")
+    assert hidden(stub_site.inbox) == ([] if stale_seconds == 0 else [".dropscale-upload-old.part"])
+    assert (stub_site.inbox / "a.png").exists()
 
 
 def resident_megabytes(pid: int) -> float:
