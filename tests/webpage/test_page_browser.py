@@ -295,6 +295,14 @@ def test_it_speaks_chinese_to_a_chinese_browser(page: Page, open_context: Open) 
     expect_text(tab.locator("#engine"), "引擎已关机")
     expect_text(tab.locator("h1"), "投入一张图片\uff0c取回放大 3 倍的结果")
     expect_text(tab.locator("#lists .why"), "监视程序没有运行")
+    fill(page.site)
+    page.site.execute(
+        "INSERT INTO pictures (path, device, inode, size, mtime_ns, ctime_ns, sha256, recipe, state, trouble,"
+        " not_before, created_at, changed_at) VALUES (CAST('a.png' AS BLOB), '1', '1', 9, '1', '1', 'a', 'r',"
+        " 'waiting', 'cannot be decoded, perhaps unfinished: it is cut off', 9e9, 1, 1)"
+    )
+    expect_text(tab.locator("#lists .why"), "无法解码")
+    expect_text(tab.locator("#lists .why"), "再试")
     drop(tab, "图片.png", photo(1))
     expect_text(tab.locator("#uploads .state"), "等待中")
     for path in ("/", "/gallery", "/bill"):

@@ -110,6 +110,15 @@ def test_a_failed_picture_says_why_in_chinese_and_what_the_engine_said(page: Pag
     assert page.visitor().get("/api/v1/pictures/1").json["code"] == "undecodable"
 
 
+def test_what_the_watcher_says_of_a_file_has_the_forms_that_the_page_knows() -> None:
+    said = "".join(
+        (ROOT / "watcher" / f"{name}.py").read_text(encoding="utf-8") for name in ("status", "governor", "batch")
+    )
+    for form in (" (next try at {when})", "held until {clock(", "the budget is used up: {use}",
+                 "cannot be decoded, perhaps unfinished: {reason}"):  # fmt: skip
+        assert form in said, form
+
+
 def test_every_text_of_a_page_is_in_the_catalogue() -> None:
     assert len(texts_of_pages()) > 50
     assert texts_of_pages() - set(CHINESE) == set()

@@ -77,7 +77,7 @@ function render(root, now) {
   const totals = t("{done} done so far, {failed} failed", now.totals);
   say(root, pause || (now.running ? `${t("The watcher is running.")} ${totals}` : t("No watcher is running: start dropscale run.")));
   root.querySelector("#problems").replaceChildren(...now.problems.map((problem) => element("li", { lang: "en" }, problem)));
-  const held = now.held ? [t("No engine starts before {until}: {why}", { until: new Date(now.held.until).toLocaleString(document.documentElement.lang), why: t(now.held.why) })] : [];
+  const held = now.held ? [t("No engine starts before {until}: {why}", { until: new Date(now.held.until).toLocaleString(document.documentElement.lang), why: inWords(now.held.why) })] : [];
   if (now.gpu_waiting) held.push(t("A batch waits for the GPU: {why}", { why: now.gpu_waiting }));
   root.querySelector("#held").replaceChildren(...held.map((text) => element("li", {}, text)));
   root.querySelector("#batch").replaceChildren(...batch(now.batch));
@@ -102,13 +102,29 @@ function batch(running) {
 
 const TITLES = { waiting: "Waiting: {count}", working: "In work: {count}", ignored: "Left alone: {count}" };
 
+// What the watcher says of a file, as far as it is of a known form; a test holds these against its sources.
+const FORMS = [
+  [/^(.*) \(next try at ([\d:]+)\)$/, (why, time) => t("{why} (next try at {time})", { why: inWords(why), time })],
+  [/^held until (.*?\d\d:\d\d): (.*)$/, (until, why) => t("held until {until}: {why}", { until, why: inWords(why) })],
+  [/^the budget is used up: (.*)$/, (use) => t("the budget is used up: {use}", { use })],
+  [/^cannot be decoded, perhaps unfinished: (.*)$/, (why) => t("cannot be decoded, perhaps unfinished: {why}", { why })],
+];
+
+function inWords(why) {
+  for (const [form, say] of FORMS) {
+    const found = form.exec(why);
+    if (found) return say(...found.slice(1));
+  }
+  return t(why);
+}
+
 function lists(root, now) {
   const wasOpen = new Set([...root.querySelectorAll("details[open]")].map((details) => details.dataset.list));
   const first = !root.dataset.shown;
   root.dataset.shown = "yes";
   const made = Object.entries(TITLES).filter(([name]) => now[name].count > 0).map(([name, title]) => {
     const { count, files } = now[name];
-    const rows = files.map((file) => element("li", {}, file.path, element("span", { class: "why" }, t(file.why))));
+    const rows = files.map((file) => element("li", {}, file.path, element("span", { class: "why" }, inWords(file.why))));
     if (count > files.length) rows.push(element("li", { class: "muted" }, t("and {count} more", { count: count - files.length })));
     const open = wasOpen.has(name) || (first && name !== "ignored");
     return element("details", { "data-list": name, open }, element("summary", {}, t(title, { count })), element("ul", {}, ...rows));
