@@ -18,7 +18,9 @@ from visits import TOKEN, Answer, Page, Visitor, fill
 
 from watcher import config
 from watcher.errors import ConfigError
+from webpage.app import create_app
 from webpage.security import Allowance, Wall, is_local_name
+from webpage.site import Site as Pages
 
 PLACES = ["/", "/gallery", "/bill", "/pictures/1", "/pictures/1/after", "/thumbnails/1", "/events", "/latest"]
 API = ["/api/v1/status", "/api/v1/pictures", "/api/v1/pictures/1/result", "/api/v1/report", "/api/v1/openapi.json"]
@@ -50,6 +52,20 @@ def test_a_strange_program_is_told_what_is_missing(still_walled: Page, path: str
         answer = still_walled.visitor(**headers).get(path)
         assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
         assert TOKEN not in answer.text
+
+
+_OPEN = {"static", "pages.login", "pages.let_in"}
+
+
+def test_no_route_was_forgotten(still_walled: Page) -> None:
+    app = create_app(Pages.of(config.load(str(still_walled.site.config_path), {})))
+    rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint not in _OPEN]
+    assert len(rules) > 18
+    for rule in rules:
+        path = re.sub("<[^>]+>", "1", rule.rule)
+        for method in (rule.methods or set()) - {"POST"}:
+            answer = still_walled.visitor().ask(method, path)
+            assert answer.status == 401 or answer.headers["Location"] == "/login", f"{method} {path}"
 
 
 def test_a_program_with_the_token_comes_in(walled: Page) -> None:
