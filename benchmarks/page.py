@@ -79,7 +79,7 @@ def show_bees(site: Site) -> None:
 def in_a_browser(visitor: Visitor) -> Iterator[tuple[str, str, str]]:
     """The first view with an empty cache: bytes of everything, and the time until all of it is there."""
     try:
-        from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415 - it may be missing
+        from playwright.sync_api import Error, Request, sync_playwright  # noqa: PLC0415 - it may be missing
     except ModuleNotFoundError:
         return
     took, weights = [], []
@@ -92,10 +92,12 @@ def in_a_browser(visitor: Visitor) -> Iterator[tuple[str, str, str]]:
             context = browser.new_context(viewport={"width": 1280, "height": 900})
             tab = context.new_page()
             received: list[int] = []
-            tab.on(
-                "requestfinished",
-                lambda request, received=received: received.append(sum(request.sizes().values())),
-            )
+
+            def weigh(request: Request, received: list[int] = received) -> None:
+                if not request.url.endswith("/events"):  # that ends with its tab, and can be asked nothing then
+                    received.append(sum(request.sizes().values()))
+
+            tab.on("requestfinished", weigh)
             tab.goto(f"http://127.0.0.1:{visitor.port}/", wait_until="load")
             took.append(tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventStart") / 1000)
             tab.locator("#engine", has_text="Engine off").wait_for()
