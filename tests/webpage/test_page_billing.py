@@ -156,6 +156,8 @@ def test_a_month_without_a_gpu_shows_the_minutes_of_its_cpu(page: Page, visitor:
     text = visitor.get("/bill?month=2025-06").text
     assert "CPU minutes a day" in text
     assert "not billed" in text
+    assert "min of CPU" in text
+    assert "Saved" not in text, "nothing would have been paid for"
 
 
 def test_months_that_never_were_are_not_found(visitor: Visitor) -> None:
