@@ -18,7 +18,7 @@ run: $(VENV)/dropscale.ready
 	exec $(BIN)/dropscale run
 
 test: $(VENV)/test.ready
-	$(BIN)/pytest -n 3 $(TESTS)
+	$(BIN)/pytest -n 4 --dist worksteal $(TESTS)
 
 lint: $(VENV)/test.ready
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ lint: $(VENV)/test.ready
 check: lint test
 
 slow: $(VENV)/test.ready
-	$(BIN)/pytest -n 4 -m slow $(TESTS)
+	$(BIN)/pytest -n 4 --dist worksteal -m slow $(TESTS)
 
 bench: $(VENV)/test.ready
 	$(BIN)/python benchmarks/watching.py
