@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis import Redis
 from rq import Queue, SpawnWorker
-from rq.exceptions import StopRequested
+from rq.exceptions import NoSuchJobError, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.worker import WorkerStatus
@@ -256,13 +256,16 @@ def fetch_job(connection: Redis, orders: HorseOrders, told: HorseJob) -> tuple[S
     """What a work horse needs: its worker, which knows the execution, its job, and the queue.
 
     Raises:
-        rq.exceptions.NoSuchJobError, ValueError: Redis came back empty since the worker took the job.
+        rq.exceptions.NoSuchJobError: Redis came back empty since the worker took the job.
     """
     origin = queue(connection, orders.queue)
     worker = ShardWorker([origin], orders.name, connection=connection, prepare_for_work=False)
     job = ShardJob.fetch(told.job, connection=connection, serializer=SERIALIZER)
     assert isinstance(job, ShardJob)
-    execution = Execution.fetch(told.execution, told.job, connection=connection)
+    try:
+        execution = Execution.fetch(told.execution, told.job, connection=connection)
+    except (KeyError, ValueError) as error:  # KeyError: a heartbeat has made it anew, with nothing else in it
+        raise NoSuchJobError(f"{told.job} is not in work by Redis") from error
     execution._job = job
     worker.execution = execution
     return worker, job, origin

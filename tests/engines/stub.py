@@ -91,6 +91,7 @@ def misbehave(data: bytes, picture: int) -> bool:
 
 def take_time(data: bytes, picture: int) -> None:
     if slow := re.search(rb"SLOW ([0-9.]+)", data):
+        print("slow work begins", file=sys.stderr, flush=True)  # to be seen in the log of --verbose
         time.sleep(float(slow[1]))
     if tiles := re.search(rb"TILES ([0-9]+)", data):
         for number in range(int(tiles[1])):

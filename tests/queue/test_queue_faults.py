@@ -225,9 +225,12 @@ def test_a_stop_lets_the_picture_in_work_finish(queue_site: QueueSite) -> None:
 
 
 def test_a_second_signal_abandons_it(queue_site: QueueSite) -> None:
-    worker = queue_site.worker()
+    worker = queue_site.worker("--verbose")
     begin(queue_site, 1, 60.0)
     horse = working_horse(queue_site, worker)
+    wait_until(
+        lambda: "slow work begins" in worker.log(), "the picture to be in work: before, the first signal ends all"
+    )
     worker.process.send_signal(signal.SIGTERM)
     wait_until(lambda: "may finish" in worker.log(), "the first signal to be heard")
     assert worker.stop() == 0

@@ -12,6 +12,8 @@ import pytest
 import rq
 from harness import ROOT, Site, complaint, dropscale, wait_until
 from machines import QueueSite, RedisServer, children, command_line
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from test_both_executors import settle
@@ -22,6 +24,7 @@ from watcher import redis_link
 from watcher.config import without_file
 from watcher.shard_work import Place, upscale_shard
 from watcher.shards import Deadlines, Entry, Report, Shard, content_key, digest_of
+from watcher.worker import HorseJob, HorseOrders, fetch_job
 
 PASSWORD = "hunter2-and-more"
 
@@ -31,6 +34,17 @@ def enqueue(site: QueueSite, function: str, *arguments: object) -> rq.job.Job:
     client = site.server.client()
     queue = rq.Queue("dropscale", connection=client, serializer=JSONSerializer)
     return queue.enqueue(function, *arguments)
+
+
+@pytest.mark.parametrize("left", [{}, {"last_heartbeat": "1"}], ids=["nothing", "a heartbeat that came later"])
+def test_a_job_that_redis_forgot_while_it_was_taken_is_none(server: RedisServer, left: dict[str, str]) -> None:
+    job = rq.Queue("dropscale", connection=server.client(), serializer=JSONSerializer).enqueue("shard", {})
+    told = HorseJob(job.id, "execution")
+    if left:
+        server.client().hset(Execution("execution", job.id, server.client()).key, mapping=left)
+    orders = HorseOrders(os.getpid(), server.url, "dropscale", "horse", "/", "", "plain", verbose=False)
+    with redis_link.connect(server.url) as connection, pytest.raises(NoSuchJobError):
+        fetch_job(connection, orders, told)
 
 
 def test_a_worker_runs_no_function_that_a_job_names(queue_site: QueueSite, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_status_tells_what_is_queued_and_what_runs_where(queue_site: QueueSite) 
         return f"running on {host}" in told and "queued for a worker" in told
 
     wait_until(one_of_each, "one to run, and one to wait")
+    wait_until(lambda: queue_site.status()["workers"]["listening"], "the watcher to count who listens")
     report = queue_site.status()
     assert report["workers"] == {"redis": queue_site.server.url, "listening": 1, "refusing": []}
     assert "queue" not in report["watcher"]
