@@ -272,8 +272,10 @@ class Bill:
 
     @property
     def billed_devices(self) -> int:
-        """How many different ones were held."""
-        return sum(is_billed(device) for _, device in self.devices)
+        """How many different ones were held. One that was never named is taken for a known one of its machine."""
+        billed = [(host, device) for host, device in self.devices if is_billed(device)]
+        named = {host for host, device in billed if device}
+        return sum(bool(device) or host not in named for host, device in billed)
 
     @property
     def saving(self) -> float:

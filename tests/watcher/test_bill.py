@@ -95,3 +95,13 @@ def test_a_period_in_which_nothing_happened() -> None:
 def test_what_is_no_month(text: str) -> None:
     with pytest.raises(ValueError, match=r"time data|unconverted"):
         month(text, 0.0)
+
+
+def test_an_engine_that_never_said_what_it_held_is_no_further_device() -> None:
+    period = Period(at("2026-11-01"), at("2026-12-01"), at("2026-12-05"))
+    known, unknown, elsewhere = (
+        run_of("2026-11-05T12:00", 60, device, host) for device, host in (("cuda:0", "a"), ("", "a"), ("", "b"))
+    )
+    assert bill(period, PRICE, [known, unknown]).billed_devices == 1
+    assert bill(period, PRICE, [known, unknown, elsewhere]).billed_devices == 2
+    assert bill(period, PRICE, [unknown]).always_on_cost == pytest.approx(432.0)
