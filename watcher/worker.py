@@ -162,6 +162,13 @@ class ShardWorker(SpawnWorker):
         with without_patience(self.connection):
             super().unsubscribe()  # type: ignore[no-untyped-call]
 
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+        """A worker that stops closes what its listening thread reads: with RQ's, that one ends with a traceback."""
+        if self._stop_requested:
+            pubsub_thread.stop()
+        else:
+            super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+
     def _install_signal_handlers(self) -> None:
         """The last step before the first job."""
         super()._install_signal_handlers()  # type: ignore[no-untyped-call]
