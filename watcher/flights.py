@@ -32,7 +32,7 @@ from watcher.shards import FUNCTION, RUNS_KEY, Report, Run, Shard, timeout_secon
 _KEPT_SECONDS = 7 * 86_400  # reports of jobs that ended while no watcher was there: they have the bill
 # A worker gives a sign of life every 5 s, see `watcher.worker`.
 _LOST_SECONDS = 35.0
-_AUDIT_SECONDS = 2.0
+_AUDIT_SECONDS, _POLLS_SECONDS = 2.0, 0.2
 _RUNS_SECONDS = 1.0
 RESULTS_KEY = Result.get_key("{}")  # type: ignore[no-untyped-call]
 _WAITING = (JobStatus.QUEUED, JobStatus.CREATED)
@@ -261,7 +261,9 @@ class Flights:
 
     def _audit(self, now: float) -> None:
         """Who listens, and whether all that waits does so in the queue."""
-        if now < self._audited_at + _AUDIT_SECONDS:
+        # where something runs somebody listens: `status` is not to say otherwise until the next look
+        is_late = not self.workers and any(flight.status == JobStatus.STARTED for flight in self._flights.values())
+        if now < self._audited_at + (_POLLS_SECONDS if is_late else _AUDIT_SECONDS):
             return
         self._audited_at = now
         keys = self.connection.smembers(WORKERS_BY_QUEUE_KEY % self._settings.name)

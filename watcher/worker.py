@@ -4,6 +4,7 @@ RQ's defaults need 10 to 15 minutes to notice a lost worker; the figures here, h
 each difference to RQ's own worker is for.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ HEARTBEAT_SECONDS = 5
 _LEASE_SECONDS = 25
 # The first rest of a worker that had to refuse a job, and the longest: it must not take all from those that can.
 _REST_SECONDS, _LONGEST_REST_SECONDS = 2.0, 60.0
-_SHARE_SECONDS = 5.0
+_SHARE_SECONDS = 2.0
 
 
 class HorseOrders(msgspec.Struct, frozen=True):
@@ -214,16 +215,17 @@ class ShardWorker(SpawnWorker):
 
     def _await_share(self) -> None:
         assert self.orders is not None
-        is_told = False
+        told = ""
         while problem := share_problem(self.orders.share, self._share_device):
-            if not is_told:
+            if problem != told:
                 warn("share_gone", "{problem}; taking no jobs meanwhile", problem=problem)
-                is_told = True
+                told = problem
             self.heartbeat()
             self._rest(_SHARE_SECONDS)
-        if is_told:
+        if told:
             tell("share_back", "the share is back")
-        self._share_device = os.stat(self.orders.share).st_dev
+        with contextlib.suppress(OSError):  # gone since: the next look tells
+            self._share_device = os.stat(self.orders.share).st_dev
 
     def _rest(self, seconds: float) -> None:
         self._is_resting = True
