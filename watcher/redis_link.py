@@ -1,13 +1,22 @@
 """The connection to Redis and the queue on it. Imported only where they are used: RQ takes 20 MB."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.backoff import AbstractBackoff, ExponentialBackoff, NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
@@ -15,6 +24,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import get_version
 
 from watcher.errors import ConfigError, EnvironmentFault
+from watcher.journal import tell, warn
 from watcher.shards import FUNCTION
 
 SERIALIZER = JSONSerializer
@@ -22,11 +32,67 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 10.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
 _TRIES = 5  # of the watcher, 3 s in all: longer, and the pictures wait with that reason
 _FOR_EVER = -1
+_TOLD_TRIES = 5  # of a worker: then its log says why nothing happens
+_REFUSAL_TOLD_SECONDS = 60.0
+_REFUSED_PAUSE_SECONDS = 0.2  # RQ repeats some transactions by itself, and at once
+# What it says while its memory or disk is full, or another one took over as master; none of it is the command's fault.
+_REFUSALS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "BUSY ", "TRYAGAIN", "UNBLOCKED")
 _OLDEST = (6, 2, 0)  # BLMOVE: with an older one a job is lost whose worker dies as it takes it
 
 
 class RedisGone(Exception):
     """Redis does not answer, or not as it should; the text is for a person."""
+
+
+class Patience(Retry):
+    """Tries again with a server that is there and refuses to write, too: RQ's worker would quit over that."""
+
+    def __init__(self, backoff: AbstractBackoff, retries: int, place: str = "") -> None:
+        """As redis-py's.
+
+        Args:
+            backoff: as there.
+            retries: as there.
+            place: the address as it may be shown; empty: nothing is logged.
+        """
+        super().__init__(backoff, retries)
+        self._place = place
+        self._failures = 0
+        self._refusal_told_at = float("-inf")
+
+    def call_with_retry(self, do: Callable[[], Any], *others: Any, **named: Any) -> Any:
+        """As redis-py's."""
+        return super().call_with_retry(lambda: self._try(do), *others, **named)
+
+    def _try(self, do: Callable[[], Any]) -> Any:
+        try:
+            value = do()
+        except (ConnectionError, TimeoutError, OSError) as error:
+            self._note(error)
+            raise
+        except ResponseError as error:
+            if not isinstance(error, OutOfMemoryError | ReadOnlyError) and not str(error).startswith(_REFUSALS):
+                raise
+            self._note_refusal(error)
+            time.sleep(_REFUSED_PAUSE_SECONDS)
+            raise ConnectionError(f"it refuses: {error}") from error
+        if self._failures >= _TOLD_TRIES and self._place:
+            tell("redis_back", "Redis at {redis} is back", redis=self._place)
+        self._failures = 0
+        return value
+
+    def _note_refusal(self, error: Exception) -> None:
+        """Between refusals it does answer what only reads."""
+        if self._place and time.monotonic() >= self._refusal_told_at + _REFUSAL_TOLD_SECONDS:
+            self._refusal_told_at = time.monotonic()
+            text = "Redis at {redis} refuses to write ({error}); trying again"
+            warn("no_redis", text, redis=self._place, error=str(error))
+
+    def _note(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures == _TOLD_TRIES and self._place:
+            text = "Redis at {redis} does not do what it should ({error}); trying again"
+            warn("no_redis", text, redis=self._place, error=str(error))
 
 
 class ShardJob(Job):
@@ -72,10 +138,11 @@ def connect(url: str, *, for_ever: bool = False) -> Redis:
     Raises:
         ConfigError: it is no such address. The message does not show it, as it may hold a password.
     """
-    retry = Retry(ExponentialBackoff(cap=_LONGEST_PAUSE_SECONDS, base=_FIRST_PAUSE_SECONDS), _FOR_EVER)
-    if not for_ever:
-        retry = Retry(ExponentialBackoff(cap=1.0, base=_FIRST_PAUSE_SECONDS), _TRIES)
+    retry = Patience(ExponentialBackoff(cap=1.0, base=_FIRST_PAUSE_SECONDS), _TRIES)
     try:
+        if for_ever:
+            backoff = ExponentialBackoff(cap=_LONGEST_PAUSE_SECONDS, base=_FIRST_PAUSE_SECONDS)
+            retry = Patience(backoff, _FOR_EVER, shown(url))
         scheme = urlsplit(url).scheme
         if scheme not in ("redis", "rediss", "unix"):
             raise ValueError

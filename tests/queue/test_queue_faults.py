@@ -129,6 +129,19 @@ def test_pictures_wait_with_the_reason_while_redis_is_away(queue_site: QueueSite
     assert "does not answer" in watcher.log()
 
 
+def test_workers_wait_while_redis_refuses_to_write(queue_site: QueueSite, server: RedisServer) -> None:
+    """Its memory is full, or it became a replica: RQ's worker quits over that."""
+    worker = queue_site.worker()
+    promise, _ = begin(queue_site, 3, 0.5)
+    wait_until(lambda: queue_site.names(queue_site.archive), "the first picture")
+    with server.client() as client:
+        client.config_set("maxmemory", "1")
+        wait_until(lambda: "trying again" in worker.log(), "the worker to say why it does nothing")
+        client.config_set("maxmemory", "0")
+    settle(promise)
+    assert worker.process.poll() is None
+
+
 @pytest.mark.slow
 def test_redis_that_hangs_for_a_minute_costs_nothing_but_time(queue_site: QueueSite, server: RedisServer) -> None:
     worker = queue_site.worker()
