@@ -67,14 +67,27 @@ class DeviceWatch:
         Raises:
             LedgerError: the ledger cannot be written.
         """
+        columns, left = self.measure(engine)
+        if columns:
+            engine_runs.amend(ledger, run, **columns)
+        if "release_seconds" in columns:
+            self._tell(ledger, engine, left)
+
+    def measure(self, engine: EngineProcess) -> tuple[dict[str, Any], _Left | None]:
+        """The engine was reaped: columns of `engine_runs`, as the driver says, and what was not given back."""
         if engine.refused:
             # It never had the device, so it ran on the CPU; and it says nothing of what a start costs.
-            engine_runs.amend(ledger, run, device="cpu", exit_seconds=None)
-        elif self._nvml is not None and (gpu := self._find(engine)) is not None:
-            columns, left = self._measure(self._nvml, gpu, engine)
-            engine_runs.amend(ledger, run, **columns)
-            if "release_seconds" in columns:
-                self._tell(ledger, engine, left)
+            return {"device": "cpu", "exit_seconds": None}, None
+        if self._nvml is not None and (gpu := self._find(engine)) is not None:
+            return self._measure(self._nvml, gpu, engine)
+        return {}, None
+
+    def alarm(self, engine: EngineProcess, left: _Left | None) -> str:
+        """What to say of memory that is not back; empty: it is."""
+        if left is None or not left.used_bytes:
+            return ""
+        device = engine.ready.device if engine.ready else self._settings.device
+        return f"{device}: {max(left.used_bytes >> 20, 1)} MiB are not back after an engine's end: {left.whose}"
 
     def close(self) -> None:
         """Let the library go."""
@@ -127,9 +140,7 @@ class DeviceWatch:
             time.sleep(_POLL_SECONDS)
 
     def _tell(self, ledger: Ledger, engine: EngineProcess, left: _Left | None) -> None:
-        device = engine.ready.device if engine.ready else self._settings.device
-        if left is not None and left.used_bytes:
-            text = f"{device}: {max(left.used_bytes >> 20, 1)} MiB are not back after an engine's end: {left.whose}"
+        if text := self.alarm(engine, left):
             warn("not_released", "{alarm}", alarm=text, pid=engine.pid)
             ledger.note(**{ALARM_NOTE: f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"})
         elif ledger.notes().get(ALARM_NOTE):

@@ -103,6 +103,7 @@ class QueueEngine:
     _noted: str = ""
     _noted_at: float = 0.0
     _open_runs: dict[str, Run] = field(default_factory=dict)
+    _alarmed: set[str] = field(default_factory=set)  # runs
 
     def upscale(
         self, requests: Sequence[protocol.Upscale], stopping: Callable[[], float | None]
@@ -334,6 +335,9 @@ class QueueEngine:
 
     def _enter(self, runs: Iterable[Run]) -> None:
         for run in runs:
+            if run.alarm and run.id not in self._alarmed:
+                self._alarmed.add(run.id)
+                warn("not_released", "{host}: {alarm}", host=run.host, alarm=run.alarm)
             remote_runs.enter(self.ledger, self.batch, run)
             if run.ended_at is None:
                 self._open_runs[run.id] = run

@@ -47,4 +47,9 @@ _SAME = (
     "compute_seconds",
     "idle_seconds",
     "exit_seconds",
+    "held_by",
+    "energy_joules",
+    "device_peak_bytes",
+    "release_seconds",
+    "unreleased_bytes",
 )

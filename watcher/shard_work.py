@@ -4,6 +4,7 @@ Runs in the work horse, the process that RQ starts for a job. Nothing of the job
 must stay within the share, and the program that is started is this machine's own.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from watcher.engine import EngineProcess
 from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
 from watcher.lifelines import dies_with_this_process
 from watcher.names import told
-from watcher.nvidia import may_use_nvidia
+from watcher.nvidia import DeviceWatch, may_use_nvidia
 from watcher.sections import Config
 from watcher.shards import VERSION, Entry, Report, Run, Shard, Trouble, digest_of
 
@@ -220,6 +221,7 @@ class _Work:
             )
             for number, path in sources.items()
         ]
+        watch = DeviceWatch(self._settings())
         try:
             # it locks the GPU itself, and holds the lock until it is gone
             engine = EngineProcess(
@@ -232,6 +234,7 @@ class _Work:
                 spawn=dies_with_this_process(),
             )
         except OSError as error:
+            watch.close()
             raise _Refused(f"the engine cannot be started: {told(error)}; see engine.command") from error
         self.runs.append(self._run(engine, run_id))
         self._tell()
@@ -240,7 +243,12 @@ class _Work:
                 self._hear(event, run_id)
         finally:
             engine.close()
-            self.runs[-1] = self._run(engine, run_id)
+            with contextlib.closing(watch):
+                columns, left = watch.measure(engine)
+                run, alarm = self._run(engine, run_id), watch.alarm(engine, left)
+            if "held_from" in columns:
+                columns["held_from_at"] = columns.pop("held_from")
+            self.runs[-1] = msgspec.structs.replace(run, alarm=alarm, **columns)
             self._tell()
 
     def _hear(self, event: protocol.AnyEvent, run_id: str) -> None:
@@ -286,7 +294,8 @@ class _Work:
             held_from_at=meter.held_from_at,
             exit_code=engine.returncode,
             runtime=ready.runtime if ready else None,
-            device=ready.device if ready else None,
+            # who pays for it must be known, should it never be ready
+            device=ready.device if ready else self._expected_device(),
             precision=ready.precision if ready else None,
             done=engine.done,
             failed=engine.failed,
@@ -297,6 +306,10 @@ class _Work:
             idle_seconds=meter.idle_seconds if ended else None,
             exit_seconds=meter.exit_seconds if ended else None,
         )
+
+    def _expected_device(self) -> str | None:
+        engine = self.place.config.engine
+        return None if models.expects_gpu(engine.runtime, engine.device) else "cpu"
 
     def _settings(self) -> Any:
         """The engine of this machine, with what decides about results and deadlines as the watcher has it."""

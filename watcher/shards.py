@@ -84,6 +84,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         id: one of its own, for the ledger takes each run once.
         seen_at: its last sign of life.
         ended_at: None while it runs.
+        alarm: what of the device's memory was not given back, in words.
         The others are those of `watcher.meter.Meter` and of `engine_runs`.
     """
 
@@ -108,6 +109,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     compute_seconds: float | None = None
     idle_seconds: float | None = None
     exit_seconds: float | None = None
+    held_by: str = "wall"
+    energy_joules: float | None = None
+    device_peak_bytes: int | None = None
+    release_seconds: float | None = None
+    unreleased_bytes: int | None = None
+    alarm: str = ""
 
 
 class Trouble(msgspec.Struct, frozen=True):

@@ -181,6 +181,16 @@ def test_a_picture_that_was_rewritten_leaves_no_result(place: Place) -> None:
     assert list((Path(place.share) / "outbox" / "staging" / "queue").iterdir()) == []
 
 
+def test_an_engine_that_was_never_ready_on_a_cpu_is_billed_to_no_gpu(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB", "NOSTART")
+    (Path(place.share) / "inbox" / "a.png").write_bytes(b"a picture")
+    config = msgspec.structs.replace(place.config, engine=msgspec.structs.replace(place.config.engine, device="cpu"))
+    report = report_of(place._replace(config=config), shard("inbox/a.png"))
+    assert {run.device for run in report.runs} == {"cpu"}
+
+
 # Other models, through the queue
 
 
