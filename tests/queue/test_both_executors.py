@@ -69,7 +69,9 @@ def test_what_was_done_before_needs_no_engine(any_site: MakeSite) -> None:
     assert len(site.upscaled()) == engines
 
 
-@pytest.mark.parametrize("fate", ["CRASH", "EXIT", "GARBAGE"])
+@pytest.mark.parametrize(
+    "fate", ["CRASH", pytest.param("EXIT", marks=pytest.mark.slow), pytest.param("GARBAGE", marks=pytest.mark.slow)]
+)
 def test_a_picture_that_takes_engines_down_fails_alone(any_site: MakeSite, fate: str) -> None:
     site = any_site(queue={"shard_pixels": 10_000_000})
     promise = Promise(site)
@@ -116,6 +118,7 @@ def test_an_ill_engine_lets_pictures_wait_and_says_why(any_site: MakeSite) -> No
     assert "SIGABRT" in waiting["why"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_makes_pictures_wait(any_site: MakeSite) -> None:
     site = any_site()
     promise = Promise(site)
@@ -139,6 +142,7 @@ def test_a_watcher_that_is_killed_carries_on(any_site: MakeSite) -> None:
     settle(promise)
 
 
+@pytest.mark.slow
 def test_a_stop_and_a_start_lose_nothing(any_site: MakeSite) -> None:
     site = any_site()
     promise = Promise(site)

@@ -163,6 +163,7 @@ def test_a_worker_without_the_share_does_not_start(queue_site: QueueSite, tmp_pa
     assert "is it mounted?" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_share_leaves_the_work_to_others(queue_site: QueueSite, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("it is not empty")
@@ -238,6 +239,7 @@ def test_a_stop_lets_the_picture_in_work_finish(queue_site: QueueSite) -> None:
     assert sum(queue_site.upscaled()) == 3, "nothing was done twice"
 
 
+@pytest.mark.slow
 def test_a_second_signal_abandons_it(queue_site: QueueSite) -> None:
     worker = queue_site.worker("--verbose")
     begin(queue_site, 1, 60.0)
