@@ -186,7 +186,7 @@ def test_without_the_library_the_start_says_what_to_install(make_site: Callable[
     (hidden / "__init__.py").write_text("raise ImportError('not installed')")
     site = make_site(**HASTY_STUB, metrics={"port": free_port()})
     site.environment["PYTHONPATH"] = str(hidden.parent)
-    assert "pip install 'dropscale[metrics]'" in complaint(site.run("run"), 2)
+    assert "pip install prometheus-client" in complaint(site.run("run"), 2)
     site.configure(**HASTY_STUB)
     assert site.once().returncode == 0, "who does not ask for metrics needs no library"
 

@@ -1,6 +1,7 @@
 """Commands around the folders: set them up, see how they are, put failed pictures back, look for what is missing."""
 
 import os
+import shlex
 from typing import Any
 
 import click
@@ -37,7 +38,8 @@ def init(directory: str, config_path: str | None) -> None:
     ledger = Ledger(folders.state)
     note_mounts(folders, ledger)
     ledger.close()
-    click.echo(f"Drop pictures into {display(folders.inbox)}, then: dropscale run")
+    named = "" if os.path.normpath(path) == config.DEFAULT_NAME else f" --config {shlex.quote(display(path))}"
+    click.echo(f"Drop pictures into {display(folders.inbox)}, then: dropscale run{named}")
 
 
 @click.command()
@@ -62,13 +64,16 @@ def retry(paths: tuple[str, ...], config_path: str | None) -> int:
     """Put failed pictures back into the inbox: all, or those named (below the failed folder, or as paths)."""
     settings = load(config_path)
     folder = settings.folders.failed
-    missing = 0
+    missing = back_again = 0
     for path, back in failed.put_back(settings, failed.named(paths, folder)):
         if back is None:
             complain(f"there is no {display(os.path.join(folder, path))}", "see `dropscale status`")
             missing += 1
         else:
             click.echo(f"{display(path)} is back in the inbox as {display(back)}")
+            back_again += 1
+    if not missing and not back_again:
+        click.echo(f"There is nothing to put back in {display(folder)}")
     return EXIT_SOME_FAILED if missing else EXIT_DONE
 
 

@@ -34,6 +34,6 @@ def web(
         from webpage import server  # noqa: PLC0415 - keep the watcher itself small
     except ModuleNotFoundError as error:
         raise EnvironmentFault(
-            f"the page needs {error.name}, which is not installed", "pip install 'dropscale[web]'"
+            f"the page needs {error.name}, which is not installed", "install it: `pip install flask waitress`"
         ) from None
     return server.serve(config, until_stdin_closes=until_stdin_closes)

@@ -71,7 +71,10 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
         problems += _faults_of_warm(config.warm)
     if problems:
         told = [f"{_origin(key, path, variables)}: {key}: {problem}" for key, problem in problems]
-        raise ConfigError("\n".join(told), "see the comments in config.yaml; `dropscale init` writes a fresh one")
+        raise ConfigError(
+            "\n".join(told),
+            "see the comments in config.yaml; `dropscale init DIR` writes a fresh one into another folder",
+        )
     base = os.path.dirname(os.path.abspath(path))
     engine = config.engine
     if engine.models_folder:

@@ -250,6 +250,14 @@ class Ledger:
                 (trouble, not_before, int(counts), time.time(), picture),
             )
 
+    def bring_forward(self) -> None:
+        """Nothing waits for its time any more but what may be an unfinished upload."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE pictures SET not_before = 0, waits = 0 WHERE not_before > 0 AND suspected_at IS NULL"
+                " AND state NOT IN ('done', 'failed', 'withdrawn')"
+            )
+
     def release(self, pictures: Iterable[int]) -> None:
         """Give claimed pictures back to the inbox, to be taken again at once."""
         with self.transaction() as connection:

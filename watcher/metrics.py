@@ -60,7 +60,7 @@ def require() -> None:
     if CollectorRegistry is None:
         raise ConfigError(
             "metrics: the library prometheus-client is not installed",
-            "pip install 'dropscale[metrics]', or set metrics.port to 0 and metrics.textfile to nothing",
+            "install it (`pip install prometheus-client`), or set metrics.port to 0 and metrics.textfile to nothing",
         )
 
 

@@ -15,7 +15,7 @@ def require_packages() -> None:
     """
     for name in ("rq", "redis"):
         if importlib.util.find_spec(name) is None:
-            raise EnvironmentFault(f"the package {name} is not installed", "pip install 'dropscale[queue]'")
+            raise EnvironmentFault(f"the package {name} is not installed", "install it: `pip install rq`")
 
 
 def check(config: Config) -> None:

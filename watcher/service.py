@@ -127,6 +127,7 @@ class Service:
         else:
             self._keeper.close()  # workers have engines of their own
         try:
+            self._ledger.bring_forward()  # who starts it, or changes the config, may have mended what was in the way
             self._recover()
             self.inbox.arm(time.monotonic())
             self._show_vitals()

@@ -289,7 +289,7 @@ def test_without_rq_the_message_names_the_extra(tmp_path: Path, stub_site: Site)
             text=True,
             timeout=60,
         )
-        assert "pip install 'dropscale[queue]'" in complaint(done, 3)
+        assert "pip install rq" in complaint(done, 3)
 
 
 def test_folders_outside_of_the_share_are_refused(make_queue_site: Callable[..., QueueSite], tmp_path: Path) -> None:

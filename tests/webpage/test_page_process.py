@@ -123,7 +123,7 @@ def test_without_flask_it_says_what_to_install(stub_site: Site, tmp_path: Path) 
         text=True,
         timeout=60,
     )
-    assert "pip install 'dropscale[web]'" in complaint(done, 3)
+    assert "pip install flask waitress" in complaint(done, 3)
     assert "flask" in done.stderr
 
 
