@@ -114,6 +114,8 @@ class _Batch:
 
     def tell_stopped(self, stopped: EngineStopped) -> None:
         """Say what the stop left undone."""
+        if not len(self.claims):
+            return
         given_up = [display(picture.path) for picture in self.claims.named(stopped.in_work)]
         text = "stopped; {count} of the batch stay in the inbox for the next time"
         text += ", {given_up} was given up half-way" if given_up else ""

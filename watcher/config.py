@@ -107,7 +107,7 @@ def check_folders(folders: Folders) -> None:
         if not os.path.isdir(folder):
             raise EnvironmentFault(
                 f"folders.{key}: {folder} is not there",
-                "mount the share if it is on one, or create the folders with `dropscale init`",
+                "mount the share if it is on one, or create the folders with `dropscale init` (and the same --config)",
             )
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             if is_read_only(folder):

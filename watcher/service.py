@@ -144,7 +144,7 @@ class Service:
                 self._sleep()
             if self._stops and self._job is not None:
                 grace = self._config.engine.grace_seconds
-                text = "stopping: a picture in work has {grace:g} s to finish, a second signal abandons it"
+                text = "stopping: what is in work has {grace:g} s to finish, a second signal abandons it"
                 tell("stopping", text, grace=grace)
         except LedgerLost:
             self._pause(self._config.retry.first_seconds)  # a dying disk may lose one after the other
