@@ -285,7 +285,7 @@ def test_retry_takes_a_file_that_somebody_put_into_failed_if_it_is_named(stub_si
     site.start()
     (site.failed / "by hand").mkdir()
     (site.failed / "by hand" / "x.png").write_bytes(photo(1))
-    assert site.run("retry").stdout == ""
+    assert site.run("retry").stdout == f"There is nothing to put back in {site.failed}\n"
     assert site.files(site.failed) == {"by hand/x.png": photo(1)}
     assert site.run("retry", "by hand/x.png").returncode == 0
     wait_until(lambda: site.names(site.archive) == {"by hand/x.png"}, "the picture", 20)
@@ -305,7 +305,7 @@ def test_retry_judges_a_picture_anew(make_site: Callable[..., Site]) -> None:
 
 def test_retry_with_nothing_failed_is_done(stub_site: Site) -> None:
     done = stub_site.run("retry")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, f"There is nothing to put back in {stub_site.failed}\n")
 
 
 def test_retry_of_what_is_not_there_says_so_and_does_the_rest(stub_site: Site) -> None:
