@@ -57,7 +57,7 @@ def enter_runs(site: Site, runs: list[tuple[str, str, float, int]]) -> None:
 def billed(stub_site: Site) -> Site:
     assert stub_site.once().returncode == 0
     runs = [("cuda:0", f"{MONTH}-{day:02}T12:00:00", 30.0, 10) for day in range(1, 32)]
-    enter_runs(stub_site, [*runs, ("cpu", f"{MONTH}-05T08:00:00", 100.0, 1)])
+    enter_runs(stub_site, [*runs, ("cpu", f"{MONTH}-05T08:00:00", 100.0, 1), ("cpu", "2026-02-20T08:00:00", 9.0, 1)])
     return stub_site
 
 
@@ -95,6 +95,45 @@ def test_what_a_month_cost_against_always_on(billed: Site) -> None:
     text = billed.run("report", "--month", MONTH).stdout
     assert "always on" in text and "99.9" in text and "not billed" in text and "█" in text
     assert "window.quiet_seconds" in text and "engine.keep_warm_seconds 0:" in text
+
+
+def test_before_the_ledger_begins_nothing_was_saved(billed: Site) -> None:
+    told = report(billed, "--month", "2025-12")
+    assert (told["cost"], told["always_on_cost"], told["saving"]) == (0, 0, None)
+    text = billed.run("report", "--month", "2025-12").stdout
+    assert "nothing to compare with" in text and "saved" not in text
+    enter_runs(billed, [("cuda:0", "2026-02-22T12:00:00", 30.0, 10)])
+    text = billed.run("report", "--month", "2026-02").stdout
+    assert "since 2026-02-20, when the ledger begins: 99.9" in text
+
+
+def test_on_cpus_settings_are_compared_by_time_not_by_money(billed: Site) -> None:
+    told = report(billed, "--month", "2026-02")
+    assert (told["cpu_seconds"], told["cost"], told["always_on_cost"], told["saving"]) == (9, 0, 0, None)
+    assert told["cheapest"]["cost"] == 0 and told["cheapest"]["held_seconds"] > 0
+    done = billed.run("report", "--month", "2026-02", "--html", "bill.html")
+    text, page = billed.run("report", "--month", "2026-02").stdout, (billed.root / "bill.html").read_text()
+    assert done.returncode == 0 and "CNY" not in text + page and "always" not in text + page
+    assert "CPU time and mean wait:" in text and "Least CPU time with a mean wait" in text
+    assert "CPU time, mean wait" in page and "Least CPU time" in page
+
+
+def test_an_engine_that_died_before_it_named_its_device_is_no_gpu_on_a_machine_without(stub_site: Site) -> None:
+    stub_site.drop("a.png", b"picture")
+    assert stub_site.once().returncode == 0
+    with closing(sqlite3.connect(stub_site.state / "ledger.sqlite3")) as connection:
+        connection.execute(
+            "INSERT INTO engine_runs (host, pid, spawned_at, exited_at, model)"
+            " SELECT host, 1, spawned_at - 1, spawned_at, model FROM engine_runs"
+        )
+        connection.execute(
+            "UPDATE engine_runs SET spawned_at = spawned_at - 9, held_from = NULL, exited_at = spawned_at"
+        )
+        connection.commit()
+    told = report(stub_site)
+    assert (told["engine_starts"], told["gpu_seconds"], told["cost"]) == (2, 0, 0) and told["cpu_seconds"] > 9
+    stub_site.environment |= {"DROPSCALE_BUDGET__PER_DAY": "0.001", "DROPSCALE_BUDGET__UNIT": "gpu_minutes"}
+    assert report(stub_site)["budgets"][0]["used"] == 0
 
 
 def test_what_warm_ups_cost_and_saved(billed: Site) -> None:

@@ -66,13 +66,25 @@ class Accounts:
         return warm_ups.between(self._ledger, since, until, now)
 
     def gpu_seconds(self, since: float, until: float) -> float:
-        """How long devices that are billed were held, summed by SQLite; one that is at work still ends at `until`."""
-        ((seconds,),) = self._select(
-            "SELECT SUM(MAX(MIN(COALESCE(exited_at, ?), ?) - MAX(COALESCE(held_from, spawned_at), ?), 0))"
-            " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? AND COALESCE(device, '') NOT LIKE 'cpu%'",
+        """How long devices that are billed were held, summed by SQLite; one that is at work still ends at `until`.
+
+        Runs that never named their device are taken for others of their machine's, as in `watcher.bill`.
+        """
+        sums = self._select(
+            "SELECT host, CASE WHEN device IS NULL THEN '' WHEN device LIKE 'cpu%' THEN 'cpu' ELSE 'gpu' END AS kind,"
+            " SUM(MAX(MIN(COALESCE(exited_at, ?), ?) - MAX(COALESCE(held_from, spawned_at), ?), 0))"
+            " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? GROUP BY host, kind",
             (until, until, since, since - _LONGEST_RUN_SECONDS, until),
         )
-        return float(seconds or 0.0)
+        kinds = {(host, kind) for host, kind, _ in sums}
+        on_cpu = {host for host, kind in kinds if kind == "cpu"} - {host for host, kind in kinds if kind == "gpu"}
+        return float(sum(seconds for host, kind, seconds in sums if kind == "gpu" or (not kind and host not in on_cpu)))
+
+    def begin(self) -> float | None:
+        """When the first picture or engine came that the ledger knows, Unix time."""
+        signs = [("pictures", "arrived_at"), ("engine_runs", "spawned_at"), ("batches", "started_at")]
+        found = [self._select(f"SELECT MIN({column}) FROM {table}", ()) for table, column in signs]  # noqa: S608 - ours
+        return min((at for rows in found for (at,) in rows if at is not None), default=None)
 
     def engine_runs(self, since: float, until: float, now: float) -> Iterator[EngineRun]:
         """Those that touch the period; one that is still at work ends now."""

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 _CPU = "cpu"
+_LEAST_PACE_SECONDS = 86_400.0  # the minutes after an installation say nothing of a month
 
 
 def is_billed(device: str) -> bool:
@@ -86,7 +87,7 @@ class WarmUp(NamedTuple):
     @property
     def is_billed(self) -> bool:
         """As `EngineRun.is_billed`."""
-        return self.device.partition(":")[0] != _CPU
+        return is_billed(self.device)
 
 
 @dataclass
@@ -234,6 +235,8 @@ class Bill:
     """The sums of a period.
 
     Attributes:
+        counted_since: Unix time at which the ledger begins, if that is within the period: before it nobody knows what
+            was held, so nothing is compared.
         engine_starts: processes.
         gpu_seconds: that billed devices were held.
         cpu_seconds: that engines on CPUs ran; not billed.
@@ -249,6 +252,7 @@ class Bill:
 
     period: Period
     price: Price
+    counted_since: float
     engine_starts: int = 0
     gpu_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -266,50 +270,81 @@ class Bill:
         return self.price.of(self.gpu_seconds)
 
     @property
+    def is_billed(self) -> bool:
+        """Whether its engines were paid for by the hour; False: all of them ran on CPUs."""
+        return self.gpu_seconds > 0 or self.cpu_seconds == 0
+
+    @property
+    def counted_seconds(self) -> float:
+        """How much of the period the ledger knows."""
+        return max(min(self.period.until, self.period.now) - self.counted_since, 0.0)
+
+    @property
     def always_on_cost(self) -> float:
-        """Of one device held all the time so far, or of as many as were in use."""
-        return self.price.of(self.period.elapsed_seconds) * max(self.billed_devices, 1)
+        """Of one device held all the time that is counted, or of as many as were in use; 0 where all are CPUs."""
+        return self.price.of(self.counted_seconds) * max(self.billed_devices, 1) if self.is_billed else 0.0
 
     @property
     def billed_devices(self) -> int:
-        """How many different ones were held. One that was never named is taken for a known one of its machine."""
-        billed = [(host, device) for host, device in self.devices if is_billed(device)]
-        named = {host for host, device in billed if device}
-        return sum(bool(device) or host not in named for host, device in billed)
+        """How many different ones were held."""
+        return sum(is_billed(device) for _, device in self.devices)
 
     @property
-    def saving(self) -> float:
-        """Share of the always-on cost that was not paid, 0 .. 1; nothing was saved before anything elapsed."""
-        return 1 - self.cost / self.always_on_cost if self.always_on_cost else 0.0
+    def saving(self) -> float | None:
+        """Share of the always-on cost that was not paid, 0 .. 1; None: there is nothing to compare with."""
+        return 1 - self.cost / self.always_on_cost if self.always_on_cost else None
 
     @property
     def forecast(self) -> float:
-        """Cost of the whole period at the pace so far."""
-        elapsed = self.period.elapsed_seconds
-        return self.cost * self.period.seconds / elapsed if elapsed else 0.0
+        """Cost of the whole period at the pace so far, of which a day is the least to go by."""
+        left = max(self.period.until - max(self.period.now, self.period.since), 0.0)
+        return self.cost + self.cost / max(self.counted_seconds, _LEAST_PACE_SECONDS) * left
 
 
-def bill(period: Period, price: Price, runs: Iterable[EngineRun]) -> Bill:
-    """Sum up the runs; of those that reach beyond the period, the part within."""
-    result = Bill(period, price)
+def bill(period: Period, price: Price, runs: Iterable[EngineRun], ledger_since: float = 0.0) -> Bill:
+    """Sum up the runs; of those that reach beyond the period, the part within.
+
+    A run that never named its device is taken for another of its machine's, if there is one; else it is billed: it may
+    have held a GPU before it failed.
+
+    Args:
+        period: of the bill.
+        price: of an hour.
+        runs: all that touch the period.
+        ledger_since: when the ledger begins, Unix time.
+    """
+    result = Bill(period, price, min(max(period.since, ledger_since), max(min(period.until, period.now), period.since)))
     days = [(Day(date), since, until) for date, since, until in period.days()]
+    devices: dict[str, str] = {}
+    unnamed: list[EngineRun] = []
     for run in runs:
-        held = _overlap(run, period.since, min(period.until, period.now))
-        result.engine_starts += 1
-        result.devices[run.host, run.device] += held
-        if run.is_billed:
-            result.gpu_seconds += held
-            result.held_by[run.held_by] += held
-            result.releases.add(run)
-            result.load_seconds += min(run.load_seconds, held)
-            result.compute_seconds += min(run.compute_seconds, held)
-        else:
-            result.cpu_seconds += held
-        if run.energy_joules is not None:
-            result.energy_joules = (result.energy_joules or 0.0) + _energy(run, held)
-        _spread(run, days)
+        if not run.device:
+            unnamed.append(run)
+            continue
+        if not is_billed(devices.get(run.host, _CPU)) or run.is_billed:
+            devices[run.host] = run.device
+        _enter(run, result, days)
+    for run in unnamed:
+        _enter(run._replace(device=devices.get(run.host, "")), result, days)
     result.days = [day for day, _, _ in days]
     return result
+
+
+def _enter(run: EngineRun, result: Bill, days: Sequence[tuple[Day, float, float]]) -> None:
+    held = _overlap(run, result.period.since, min(result.period.until, result.period.now))
+    result.engine_starts += 1
+    result.devices[run.host, run.device] += held
+    if run.is_billed:
+        result.gpu_seconds += held
+        result.held_by[run.held_by] += held
+        result.releases.add(run)
+        result.load_seconds += min(run.load_seconds, held)
+        result.compute_seconds += min(run.compute_seconds, held)
+    else:
+        result.cpu_seconds += held
+    if run.energy_joules is not None:
+        result.energy_joules = (result.energy_joules or 0.0) + _energy(run, held)
+    _spread(run, days)
 
 
 def _spread(run: EngineRun, days: Sequence[tuple[Day, float, float]]) -> None:

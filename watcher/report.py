@@ -53,7 +53,8 @@ def collect(accounts: Accounts, period: Period, settings: Settings) -> Report:
     """
     end = min(period.until, period.now)
     runs = accounts.engine_runs(period.since, end, period.now)
-    summed = bill(period, settings.price, runs)
+    begin = accounts.begin()
+    summed = bill(period, settings.price, runs, period.now if begin is None else begin)
     outcomes: list[Outcome] = []
     arrivals: list[tuple[float, int]] = []
     if (costs := accounts.costs(period.since, end)) is not None:
@@ -70,12 +71,16 @@ def collect(accounts: Accounts, period: Period, settings: Settings) -> Report:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Everything, with units in the names; money in the report's currency."""
+    """Everything, with units in the names; money in the report's currency.
+
+    `saving` is None where there is nothing to compare with: all engines ran on CPUs, or the ledger begins later.
+    """
     summed, period, pictures = report.bill, report.period, report.pictures
     return {
         "since": _time(period.since),
         "until": _time(period.until),
         "complete": period.now >= period.until,
+        "counted_since": _time(summed.counted_since),
         "pictures": {"done": pictures.done, "reused": pictures.reused, "failed": pictures.failed},
         "batches": pictures.batches,
         "engine_starts": summed.engine_starts,
@@ -95,7 +100,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "per_hour": summed.price.per_hour,
         "cost": round(summed.cost, 4),
         "always_on_cost": round(summed.always_on_cost, 4),
-        "saving": round(summed.saving, 6),
+        "saving": None if summed.saving is None else round(summed.saving, 6),
         "forecast": round(summed.forecast, 4),
         "budgets": [
             {
@@ -122,9 +127,9 @@ def as_json(report: Report) -> dict[str, Any]:
         ],
         "warm_ups": [_warm(sums, summed.price) for sums in report.warm],
         "replayed_since": None if report.replayed_since is None else _time(report.replayed_since),
-        "settings": [_outcome(outcome, summed.price) for outcome in report.outcomes],
+        "settings": [_outcome(outcome, summed) for outcome in report.outcomes],
         "wanted_wait_seconds": report.settings.wait_seconds,
-        "cheapest": None if report.cheapest is None else _outcome(report.cheapest, summed.price),
+        "cheapest": None if report.cheapest is None else _outcome(report.cheapest, summed),
     }
 
 
@@ -152,13 +157,13 @@ def _warm(sums: WarmBill, price: Price) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome, price: Price) -> dict[str, float | int]:
+def _outcome(outcome: Outcome, summed: Bill) -> dict[str, float | int]:
     return {
         "quiet_seconds": outcome.setting.quiet_seconds,
         "keep_warm_seconds": outcome.setting.keep_warm_seconds,
         "engine_starts": outcome.engine_starts,
         "held_seconds": round(outcome.held_seconds, 3),
-        "cost": round(price.of(outcome.held_seconds), 4),
+        "cost": round(summed.price.of(outcome.held_seconds), 4) if summed.is_billed else 0.0,
         "mean_wait_seconds": round(outcome.mean_wait_seconds, 2),
         "longest_wait_seconds": round(outcome.longest_wait_seconds, 2),
     }

@@ -4,6 +4,7 @@ Both are made from what `report.as_json` gives, so that they say the same as it 
 """
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ def lines(report: Row) -> list[str]:
     if any(_seconds(day) for day in report["days"]):
         told += ["", f"{_held(report)} minutes a day", *_bars(report["days"], _key(report))]
     if report["settings"]:
-        told += ["", f"{_replay(report)}, cost and mean wait:", *_grid(report), *_advice(report)]
+        told += ["", f"{_replay(report)}, {_measure(report)} and mean wait:", *_grid(report), *_advice(report)]
     return told
 
 
@@ -48,12 +49,12 @@ def _facts(report: Row) -> list[tuple[str, str]]:
         ("pictures", f"{done}; {pictures['failed']} failed"),
         ("engines", f"{report['engine_starts']} starts for {report['batches']} batches"),
     ]
-    if held or not report["cpu_seconds"]:
+    if _is_billed(report):
         facts += [
             ("GPU", f"{_duration(held)} held{_parts(report)}"),
             *_timed(report),
             ("cost", f"{report['cost']:.2f} {currency} at {report['per_hour']:g} {currency} an hour"),
-            ("always on", f"{report['always_on_cost']:.2f} {currency}: {report['saving']:.2%} saved"),
+            ("always on", _always_on(report)),
         ]
         if not report["complete"]:
             facts.append(("forecast", f"{report['forecast']:.2f} {currency} for the whole period"))
@@ -73,6 +74,15 @@ def _facts(report: Row) -> list[tuple[str, str]]:
         times = [_duration(row["seconds"]) for row in report["devices"]]
         facts += [("", f"{name}: {time}") for name, time in zip(each, times, strict=True)]
     return facts
+
+
+def _always_on(report: Row) -> str:
+    begin = report["counted_since"]
+    if report["saving"] is None:
+        return "nothing to compare with: the ledger begins after this"
+    since = f" since {begin[:10]}, when the ledger begins" if begin[:10] > report["since"][:10] else ""
+    saved = math.floor(report["saving"] * 1e4) / 1e4  # 99.996 % are not all
+    return f"{report['always_on_cost']:.2f} {report['currency']}{since}: {saved:.2%} saved"
 
 
 def _warm(sums: Row, currency: str) -> str:
@@ -111,12 +121,17 @@ def _returned(releases: Row, measured: int) -> str:
     return told
 
 
+def _is_billed(report: Row) -> bool:
+    """As `watcher.bill.Bill.is_billed`."""
+    return bool(report["gpu_seconds"] or not report["cpu_seconds"])
+
+
 def _key(report: Row) -> str:
-    return "gpu_seconds" if report["gpu_seconds"] or not report["cpu_seconds"] else "cpu_seconds"
+    return "gpu_seconds" if _is_billed(report) else "cpu_seconds"
 
 
 def _held(report: Row) -> str:
-    return "GPU" if _key(report) == "gpu_seconds" else "CPU"
+    return "GPU" if _is_billed(report) else "CPU"
 
 
 def _seconds(day: Row) -> float:
@@ -149,12 +164,23 @@ def _grid(report: Row) -> list[str]:
     return told
 
 
+def _measure(report: Row) -> str:
+    return "cost" if _is_billed(report) else "CPU time"
+
+
+def _spent(report: Row, setting: Row) -> str:
+    return f"{setting['cost']:.2f}" if _is_billed(report) else _duration(setting["held_seconds"])
+
+
 def _cells(report: Row) -> tuple[list[float], list[float], dict[tuple[float, float], str]]:
     settings = report["settings"]
     columns = sorted({row["keep_warm_seconds"] for row in settings})
     rows = sorted({row["quiet_seconds"] for row in settings})
     cells = {
-        (row["quiet_seconds"], row["keep_warm_seconds"]): f"{row['cost']:.2f}, {_duration(row['mean_wait_seconds'])}"
+        (
+            row["quiet_seconds"],
+            row["keep_warm_seconds"],
+        ): f"{_spent(report, row)}, {_duration(row['mean_wait_seconds'])}"
         for row in settings
     }
     return columns, rows, cells
@@ -164,11 +190,13 @@ def _advice(report: Row) -> list[str]:
     best, wanted = report["cheapest"], _duration(report["wanted_wait_seconds"])
     if best is None:
         return ["", f"None of them keeps the mean wait within {wanted}."]
+    is_billed = _is_billed(report)
+    which = "Cheapest" if is_billed else "Least CPU time"
+    spent = f"{best['cost']:.2f} {report['currency']}" if is_billed else _duration(best["held_seconds"])
     return [
         "",
-        f"Cheapest with a mean wait within {wanted}: window.quiet_seconds {best['quiet_seconds']:g}, "
-        f"engine.keep_warm_seconds {best['keep_warm_seconds']:g}: "
-        f"{best['cost']:.2f} {report['currency']}, {best['engine_starts']} starts, "
+        f"{which} with a mean wait within {wanted}: window.quiet_seconds {best['quiet_seconds']:g}, "
+        f"engine.keep_warm_seconds {best['keep_warm_seconds']:g}: {spent}, {best['engine_starts']} starts, "
         f"{_duration(best['mean_wait_seconds'])} on the average.",
     ]
 
@@ -205,7 +233,8 @@ def _table(report: Row) -> str:
         + "</tr>"
         for quiet in rows
     )
-    caption = f"Cost in {_safe(report['currency'])}, mean wait"
+    measure = f"Cost in {report['currency']}" if _is_billed(report) else "CPU time"
+    caption = f"{_safe(measure)}, mean wait"
     return f"<table><caption>{caption}</caption>{head}{body}</table>"
 
 

@@ -66,7 +66,8 @@ def statement(reading: Reading, config: Config, month_: str = "", now: float | N
     accounts = Accounts(reading)
     runs = list(accounts.engine_runs(period.since, min(period.until, now), now))
     pictures = accounts.pictures(period.since, period.until) if reading.is_there else Pictures(0, 0, 0, 0)
-    summed = bill(period, Price(cost.per_hour, cost.currency), runs)
+    begin = accounts.begin()
+    summed = bill(period, Price(cost.per_hour, cost.currency), runs, now if begin is None else begin)
     first = datetime.fromtimestamp(period.since)
     budgets = governor_of(config, reading).uses(min(now, period.until - 1)) if reading.is_there else []
     following = "" if period.until > now else f"{datetime.fromtimestamp(period.until):%Y-%m}"
@@ -141,7 +142,7 @@ def figures(told: Statement) -> dict[str, object]:
         wide: parts of a whole strip.
     """
     summed = told.bill
-    is_billed = summed.gpu_seconds > 0 or summed.cpu_seconds == 0
+    is_billed = summed.is_billed
     held = [(day.date, (day.gpu_seconds if is_billed else day.cpu_seconds) / 60) for day in summed.days]
     longest = max((minutes for _, minutes in held), default=0.0)
     width, height = CHART

@@ -88,7 +88,41 @@ def test_a_period_in_which_nothing_happened() -> None:
     result = bill(month("2026-11", at("2026-11-02")), PRICE, [])
     assert (result.cost, result.saving, result.forecast) == (0, 1, 0)
     empty = bill(Period(at("2026-11-02"), at("2026-11-03"), at("2026-11-02")), PRICE, [])
-    assert (empty.saving, empty.forecast, empty.days) == (0, 0, [])
+    assert (empty.saving, empty.forecast, empty.days) == (None, 0, [])
+
+
+def test_nothing_is_compared_before_the_ledger_begins() -> None:
+    """Who installs it on the 21st has saved nothing on the 20 days before."""
+    period = month("2026-11", at("2026-12-05"))
+    result = bill(period, PRICE, [run_of("2026-11-22T10:00", HOUR)], ledger_since=at("2026-11-21"))
+    assert result.always_on_cost == pytest.approx(10 * 24 * 0.6)
+    assert result.saving == pytest.approx(1 - 1 / 240)
+    before = bill(month("2026-10", at("2026-12-05")), PRICE, [], ledger_since=at("2026-11-21"))
+    assert (before.always_on_cost, before.saving, before.counted_since) == (0, None, at("2026-11-01"))
+    after = bill(month("2026-12", at("2026-12-05")), PRICE, [], ledger_since=at("2026-11-21"))
+    assert (after.always_on_cost, after.saving) == (pytest.approx(4 * 24 * 0.6), 1)
+
+
+def test_the_forecast_goes_by_the_days_that_the_ledger_knows() -> None:
+    period = month("2026-11", at("2026-11-25"))
+    runs = [run_of(f"2026-11-{day}T10:00", HOUR) for day in (21, 22, 23, 24)]
+    assert bill(period, PRICE, runs, ledger_since=at("2026-11-21")).forecast == pytest.approx(10 * 0.6)
+    at_once = month("2026-11", at("2026-11-21T00:05"))
+    first = bill(at_once, PRICE, [run_of("2026-11-21T00:00", 60)], ledger_since=at("2026-11-21"))
+    assert first.forecast == pytest.approx(0.01 * (1 + 10 - 5 / 1440)), "five minutes are no pace"
+
+
+def test_on_cpus_there_is_nothing_to_save() -> None:
+    result = bill(month("2026-11", at("2026-12-05")), PRICE, [run_of("2026-11-22T10:00", HOUR, "cpu")])
+    assert (result.is_billed, result.cost, result.always_on_cost, result.saving) == (False, 0, 0, None)
+
+
+def test_what_never_named_its_device_is_taken_for_another_of_its_machine() -> None:
+    period = month("2026-11", at("2026-12-05"))
+    runs = [run_of("2026-11-22T10:00", 60, device, host) for device, host in (("", "a"), ("cpu", "a"), ("", "b"))]
+    result = bill(period, PRICE, [*runs, run_of("2026-11-22T10:00", 7, "cuda:1", "b")])
+    assert (result.cpu_seconds, result.gpu_seconds, result.billed_devices) == (120, 67, 1)
+    assert sum(day.gpu_seconds for day in result.days) == 67
 
 
 @pytest.mark.parametrize("text", ["2026", "2026-13", "november", "2026-11-05"])
