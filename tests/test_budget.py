@@ -140,7 +140,7 @@ def test_outside_the_hours_pictures_wait(site: Site) -> None:
     promise.drop("first.png", b"a picture")
     promise.drop("urgent/now.png", b"an urgent picture")
     done = site.once()
-    assert done.returncode == 0 and "engines do not start in these hours" in done.stderr
+    assert done.returncode == 0 and "(budget.only_between); those in urgent/ do not" in done.stderr
     assert site.names(site.archive) == {"urgent/now.png"}
     site.configure(**HASTY_STUB)
     assert site.once().returncode == 0

@@ -25,6 +25,7 @@ class Gate:
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self._governor = governor_of(config, ledger)
+        self._urgent_folder = config.window.urgent_folder
         self._uses: list[Use] = []
         self._verdict: Hold | None = None  # whether anything waits for it or not
         self._hold: Hold | None = None
@@ -79,7 +80,10 @@ class Gate:
         before, self._hold = self._hold, hold
         if hold is not None and (before is None or (hold.kind, hold.until) != (before.kind, before.until)):
             when = clock(hold.until, "minutes")
-            warn("held", "pictures wait until {when}: {reason}", when=when, reason=hold.reason)
+            passing = f"; those in {self._urgent_folder}/ do not" if self._urgent_folder else ""
+            warn(
+                "held", "pictures wait until {when}: {reason}{passing}", when=when, reason=hold.reason, passing=passing
+            )
         elif before is not None and self._verdict is None:
             tell("released", "engines may start again")
 

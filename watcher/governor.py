@@ -77,8 +77,8 @@ class Governor:
             for use in (self.uses(now) if uses is None else uses)
             if use.share >= 1 and use.until > now
         ]
-        if not self._is_open(now):
-            holds.append(Hold("hours", "engines do not start in these hours", self._opens_at(now)))
+        if key := self._closed_by(datetime.fromtimestamp(now).time()):
+            holds.append(Hold("hours", f"engines do not start in these hours (budget.{key})", self._opens_at(now)))
         return max(holds, key=lambda hold: hold.until, default=None)
 
     def uses(self, now: float) -> list[Use]:
@@ -103,11 +103,14 @@ class Governor:
         return seconds / 3600 * self._cost.per_hour if self._budget.unit == "money" else seconds / 60
 
     def _is_open(self, now: float) -> bool:
-        return self._is_open_by(datetime.fromtimestamp(now).time())
+        return not self._closed_by(datetime.fromtimestamp(now).time())
 
-    def _is_open_by(self, clock: time) -> bool:
-        allowed = not self._only_between or any(_contains(hours, clock) for hours in self._only_between)
-        return allowed and not any(_contains(hours, clock) for hours in self._quiet)
+    def _closed_by(self, clock: time) -> str:
+        """Which key of the config lets no engine start at this time of the day; empty: none."""
+        if any(_contains(hours, clock) for hours in self._quiet):
+            return "quiet_hours"
+        is_allowed = not self._only_between or any(_contains(hours, clock) for hours in self._only_between)
+        return "" if is_allowed else "only_between"
 
     def _opens_at(self, now: float) -> float:
         """The first time from `now` on in open hours; if there is none, when to look again.
@@ -124,7 +127,7 @@ def contradiction(budget: Budget) -> str:
     """What is wrong with hours that leave no time at all; empty if they leave some."""
     governor = Governor(budget, Cost(), lambda since, until: 0.0)
     minutes = (time(minute // 60, minute % 60) for minute in range(24 * 60))
-    return "" if any(map(governor._is_open_by, minutes)) else "no time of the day is left in which engines may start"
+    return "no time of the day is left in which engines may start" if all(map(governor._closed_by, minutes)) else ""
 
 
 _Hours = tuple[time, time]

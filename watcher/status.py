@@ -36,7 +36,8 @@ def collect(config: Config) -> dict[str, Any]:
 
     Returns:
         running: whether a watcher holds the lock; watcher: what it noted of itself; problems: with the folders.
-        held: why no engine may start now, and until when; budgets: how much of each is used.
+        held: why no engine may start now, until when, and `passing`, the folder for which it may.
+        budgets: how much of each is used.
         waiting, working, ignored, failed: lists of {path, why, ...}, paths below the folder in question.
         totals: done, reused and failed pictures so far.
         gpu: {waiting: who holds it while a batch waits, alarm: what an engine left there}; texts, mostly empty.
@@ -94,7 +95,9 @@ def collect(config: Config) -> dict[str, Any]:
         "running": running,
         "watcher": _typed(notes),
         "problems": _problems(config),
-        "held": None if hold is None else {"why": hold.reason, "until": _time(hold.until)},
+        "held": None
+        if hold is None
+        else {"why": hold.reason, "until": _time(hold.until), "passing": config.window.urgent_folder},
         "budgets": [_budget(use) for use in uses],
         "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
         "gpu": gpu,
@@ -137,7 +140,8 @@ def describe(report: dict[str, Any]) -> list[str]:
     lines += [f"budget    {budget['told']} ({100 * budget['share']:.0f} %)" for budget in report["budgets"]]
     if held := report["held"]:
         until = clock(datetime.fromisoformat(held["until"]).timestamp(), "minutes")
-        lines.append(f"held      no engine starts before {until}: {held['why']}")
+        passing = f", but for pictures in {held['passing']}/" if held["passing"] else ""
+        lines.append(f"held      no engine starts before {until}{passing}: {held['why']}")
     if far := report["workers"]:
         lines.append(f"workers   {far['listening']} at {far['redis']}")
         lines += [f"PROBLEM   a worker refuses: {reason}" for reason in far["refusing"]]

@@ -204,7 +204,7 @@ _SCHEMAS: dict[str, Any] = {
             "watching": _TEXT,
             "backend": _TEXT,
             "problems": {"type": "array", "items": _TEXT},
-            "held": {"oneOf": [{"type": "null"}, _object({"why": _TEXT, "until": _TEXT})]},
+            "held": {"oneOf": [{"type": "null"}, _object({"why": _TEXT, "until": _TEXT, "passing": _TEXT})]},
             "gpu_waiting": {**_TEXT, "description": "Who holds the GPU that a batch waits for."},
             "engine": _object(
                 {

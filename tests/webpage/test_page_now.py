@@ -81,7 +81,7 @@ def test_hours_without_engines_are_told(make_site: Callable[..., Site]) -> None:
     fill(page.site)
     page.site.drop("a.png", b"a picture")
     now = wait_until(lambda: (found := page.visitor().get("/api/v1/status").json)["held"] and found, "the hours")
-    assert now["held"]["why"] == "engines do not start in these hours"
+    assert now["held"]["why"] == "engines do not start in these hours (budget.only_between)"
     assert "held until" in now["waiting"]["files"][0]["why"]
 
 

@@ -106,6 +106,7 @@ const TITLES = { waiting: "Waiting: {count}", working: "In work: {count}", ignor
 const FORMS = [
   [/^(.*) \(next try at ([\d:]+)\)$/, (why, time) => t("{why} (next try at {time})", { why: inWords(why), time })],
   [/^held until (.*?\d\d:\d\d): (.*)$/, (until, why) => t("held until {until}: {why}", { until, why: inWords(why) })],
+  [/^engines do not start in these hours \((.*)\)$/, (key) => t("engines do not start in these hours ({key})", { key })],
   [/^the budget is used up: (.*)$/, (use) => t("the budget is used up: {use}", { use })],
   [/^cannot be decoded, perhaps unfinished: (.*)$/, (why) => t("cannot be decoded, perhaps unfinished: {why}", { why })],
 ];
