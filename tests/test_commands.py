@@ -1,6 +1,7 @@
 """Every command as a user, a script or cron types it: what it prints, what it leaves alone, how it exits."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,32 @@ def test_init_writes_the_default_config_and_creates_what_the_commands_need(tmp_p
     }
     assert dropscale(made, "once").returncode == 0
     assert dropscale(made, "status").returncode == 0
+
+
+def test_init_tells_of_settings_that_it_takes_from_an_edited_checkout(tmp_path: Path) -> None:
+    """Who edited the config of a checkout has addresses and tokens in it, and may not want them elsewhere."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("watcher", "sr_engine", "models"):
+        (checkout / name).symlink_to(ROOT / name)
+    text = (ROOT / "config.yaml").read_text()
+    assert "on_event: []" in text
+    (checkout / "config.yaml").write_text(text.replace("on_event: []", "on_event: [{events: [done], command: [say]}]"))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from watcher.cli import main; main()", "init", "photos"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"your settings from {checkout}/config.yaml, not the defaults, in: on_event" in done.stdout
+
+
+def test_a_command_that_is_none_is_told_with_the_nearest(tmp_path: Path) -> None:
+    assert "Did you mean 'status'?" in dropscale(tmp_path, "staus").stderr
+    assert "Did you mean" not in dropscale(tmp_path, "nonsense").stderr
 
 
 def test_init_again_changes_nothing(tmp_path: Path) -> None:

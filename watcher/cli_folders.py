@@ -29,6 +29,8 @@ def init(directory: str, config_path: str | None) -> None:
         with open(path, "x", encoding="utf-8") as file:
             file.write(config.default_text())
         click.echo(f"wrote {path}")
+        if edited := config.edits_of_default():
+            click.echo(f"it has your settings from {config.default_path()}, not the defaults, in: {', '.join(edited)}")
     except FileExistsError:
         click.echo(f"{path} is there already, it stays as it is")
     folders = config.load(path, os.environ).folders

@@ -24,12 +24,22 @@ _SECRET_VARIABLES = {ENV_PREFIX + "ON_EVENT", ENV_PREFIX + "WEB__TOKEN"}
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
+def default_path() -> str:
+    """Where the default config.yaml lies: in an installed package, or at the top of a checkout."""
+    packaged = os.path.join(_PACKAGE, "data", DEFAULT_NAME)
+    return packaged if os.path.exists(packaged) else os.path.join(os.path.dirname(_PACKAGE), DEFAULT_NAME)
+
+
 def default_text() -> str:
     """The text of the default config.yaml, with its comments: what `dropscale init` writes."""
-    packaged = os.path.join(_PACKAGE, "data", DEFAULT_NAME)
-    path = packaged if os.path.exists(packaged) else os.path.join(os.path.dirname(_PACKAGE), DEFAULT_NAME)
-    with open(path, encoding="utf-8") as file:
+    with open(default_path(), encoding="utf-8") as file:
         return file.read()
+
+
+def edits_of_default() -> list[str]:
+    """The sections in which `default_text` is not what dropscale came with: in a checkout users edit that very file."""
+    here = _build(Config, models.read_yaml(default_text()) or {}, "", [])
+    return [name for name in Config.__struct_fields__ if getattr(here, name) != getattr(Config(), name)]
 
 
 def load(path: str, environ: Mapping[str, str]) -> Config:
@@ -133,7 +143,10 @@ def _read_yaml(path: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, bytes that are no text
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(
+            f"{path} is not YAML: {error}",
+            "correct it there: keys are indented by spaces alone, and what holds `: ` or ` #` is quoted",
+        ) from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
