@@ -43,6 +43,7 @@ LAYERS = (
     {"accounts", "recent"},
     {"gate"},
     {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
+    {"endings"},
     {"batch", "doctor", "shard_work"},
     {"jobs", "work_horse"},
     {"service"},

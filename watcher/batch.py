@@ -1,7 +1,6 @@
 """The story of one window: claim, reuse, upscale, deliver, settle the bill.
 
-Runs in a thread of its own, so that the next window fills meanwhile. Only a picture's own faults send it to
-`failed`; whatever else goes wrong, the picture waits in the inbox and `status` says why.
+Runs in a thread of its own, so that the next window fills meanwhile.
 """
 
 import os
@@ -14,6 +13,7 @@ from sr_engine import protocol
 from watcher import coldstart, engine_runs
 from watcher.claims import Claims
 from watcher.delivery import Staged
+from watcher.endings import Endings
 from watcher.engine import EngineProcess
 from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
 from watcher.filesystem import Digest, holds
@@ -21,7 +21,6 @@ from watcher.gpu_wait import GpuWait
 from watcher.journal import tell, warn
 from watcher.keeper import tell_ready
 from watcher.names import display, told
-from watcher.originals import OriginalChanged
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
 
@@ -44,7 +43,9 @@ def run_batch(
         LedgerError: the ledger cannot be written; recovery carries on.
     """
     gpu_wait = GpuWait(workshop.config.engine, workshop.ledger, workshop.stopping)
-    batch = _Batch(workshop, workshop.ledger.open_batch(closed_by, len(found)), gpu_wait)
+    claims = Claims()
+    endings = Endings(workshop, claims)
+    batch = _Batch(workshop, workshop.ledger.open_batch(closed_by, len(found)), gpu_wait, claims, endings)
     workshop.progress.begin(len(found))
     began = time.monotonic()
     try:
@@ -56,8 +57,8 @@ def run_batch(
     finally:
         batch.settle()
         workshop.progress.end()
-    batch.outcome.tell_end(batch.id, time.monotonic() - began)
-    return batch.outcome
+    endings.outcome.tell_end(batch.id, time.monotonic() - began)
+    return endings.outcome
 
 
 @dataclass
@@ -65,8 +66,8 @@ class _Batch:
     workshop: Workshop
     id: int
     gpu_wait: GpuWait
-    outcome: Outcome = field(default_factory=Outcome)
-    claims: Claims = field(default_factory=Claims)
+    claims: Claims
+    endings: Endings
     _suspects: list[Picture] = field(default_factory=list)  # to be tried alone when the others are done
     _illness: str | None = None  # of the engine, once it was tested
 
@@ -78,7 +79,7 @@ class _Batch:
         self.claims.add(claimed)
         for picture in claimed:
             if picture.suspected_at is not None:
-                self._doubt(picture, picture.reason)
+                self.endings.doubt(picture, picture.reason)
         return self.claims.group()
 
     def reuse(self, pictures: list[Picture]) -> list[Picture]:
@@ -101,7 +102,7 @@ class _Batch:
             pictures = [picture for picture in left if picture.id not in trouble.in_work]
             restarts += not in_work
             if pictures and restarts >= self.workshop.config.engine.attempts:
-                self._wait(self.claims.with_twins(pictures), trouble.message)  # the engine itself is ill
+                self.endings.wait(self.claims.with_twins(pictures), trouble.message)  # the engine itself is ill
                 break
         while self._suspects:
             self._try_alone(self._suspects.pop(0))
@@ -132,10 +133,10 @@ class _Batch:
             try:
                 staged = delivery.stage_copy(picture, earlier, row.result_sha256 or "")
                 if staged is not None:
-                    self._deliver_with_twins(picture, staged, "as before, no engine needed", reused=True)
+                    self.endings.deliver(picture, staged, "as before, no engine needed", reused=True)
                     return True
             except OSError as error:
-                self._wait(self.claims.with_twins([picture]), told(error))
+                self.endings.wait(self.claims.with_twins([picture]), told(error))
                 return True
         return False
 
@@ -164,7 +165,7 @@ class _Batch:
                     return None
                 if not gave_up.retryable or restarts > MOST_RESTARTS:
                     warn("engine_unusable", "the engine cannot work: {reason}", reason=gave_up.message)
-                    self._wait(self.claims.with_twins(left), gave_up.message)
+                    self.endings.wait(self.claims.with_twins(left), gave_up.message)
                     return None
                 text = "{reason}; starting a fresh engine for the {pictures} that are left"
                 warn("engine_restarts", text, reason=gave_up.message, pictures=len(left))
@@ -175,7 +176,7 @@ class _Batch:
         try:
             staging = self.workshop.delivery.open_staging(self.id)
         except OSError as error:
-            self._wait(self.claims.with_twins(pictures), told(error))
+            self.endings.wait(self.claims.with_twins(pictures), told(error))
             return None
         requests = [self._request(picture, staging) for picture in pictures]
         queue, keeper = self.workshop.queue, self.workshop.keeper
@@ -188,7 +189,7 @@ class _Batch:
                 engine = keeper.take(self.id, alone=apart, admission=self.gpu_wait.admission)
         except OSError as error:
             trouble = f"the engine cannot be started: {told(error)}; see engine.command"
-            self._wait(self.claims.with_twins(pictures), trouble)
+            self.endings.wait(self.claims.with_twins(pictures), trouble)
             return None
         try:
             for event in engine.upscale(requests, self._stopping):
@@ -241,7 +242,7 @@ class _Batch:
     def _accept(self, picture: Picture, done: protocol.Done) -> None:
         staged = Staged(protocol.decode_path(done.target), done.result_sha256, done.result_bytes)
         if done.source_sha256 != picture.sha256:
-            self._withdraw(picture)
+            self.endings.withdraw(picture)
             return
         try:
             staging = self.workshop.delivery.open_staging(self.id)
@@ -249,26 +250,26 @@ class _Batch:
                 raise FileNotFoundError(2, "the staged result is not what the engine wrote", staged.path)
             seconds = done.decode_seconds + done.upscale_seconds + done.encode_seconds
             how = f"{done.width} x {done.height}, {seconds:.1f} s" + (f"; {done.note}" if done.note else "")
-            self._deliver_with_twins(picture, staged, how, reused=False, seconds=seconds)
+            self.endings.deliver(picture, staged, how, reused=False, seconds=seconds)
         except OSError as error:
-            self._wait(self.claims.with_twins([picture]), told(error))
+            self.endings.wait(self.claims.with_twins([picture]), told(error))
 
     def _judge(self, picture: Picture, failed: protocol.Failed, *, alone: bool) -> None:
         if failed.source_sha256 not in ("", picture.sha256):
-            self._withdraw(picture)
+            self.endings.withdraw(picture)
             return
         twins = self.claims.with_twins([picture])
         if failed.fault is protocol.Fault.ENVIRONMENT:
-            self._wait(twins, failed.message)
+            self.endings.wait(twins, failed.message)
             return
         if failed.code is protocol.Code.OUT_OF_MEMORY and not alone:
             self._suspects.append(picture)  # others may have held the memory that it missed
             return
         for twin in twins:
             if failed.code is protocol.Code.UNDECODABLE:
-                self._doubt(twin, failed.message)
+                self.endings.doubt(twin, failed.message)
             else:
-                self._fail(twin, failed.message)
+                self.endings.fail(twin, failed.message)
 
     def _try_alone(self, picture: Picture) -> None:
         """The suspect of a crash gets `engine.attempts` engines of its own, then it fails."""
@@ -281,15 +282,15 @@ class _Batch:
             guilty = picture.id in trouble.in_work and trouble.blames
             if guilty and self.workshop.ledger.count_attempt(picture.id) >= attempts:
                 if not self.workshop.delivery.is_unchanged(picture):
-                    self._withdraw(picture)
+                    self.endings.withdraw(picture)
                     return
                 if self._engine_is_ill():
                     break
                 for twin in self.claims.with_twins([picture]):
-                    self._fail(twin, trouble.verdict(attempts))
+                    self.endings.fail(twin, trouble.verdict(attempts))
                 return
         if trouble is not None:
-            self._wait(self.claims.with_twins([picture]), trouble.message)
+            self.endings.wait(self.claims.with_twins([picture]), trouble.message)
 
     def _engine_is_ill(self) -> bool:
         """Whether it crashes on a picture that is known to be sound: then none is to blame. Asked once a batch."""
@@ -299,107 +300,6 @@ class _Batch:
             tell("engine_tested", "testing the engine with a picture that is sound")
             self._illness = coldstart.measure(self.workshop.config, self.workshop.models_folder).problem
         return bool(self._illness)
-
-    # The ends of a picture
-
-    def _deliver_with_twins(
-        self, picture: Picture, staged: Staged, how: str, *, reused: bool, seconds: float = 0.0
-    ) -> None:
-        """Deliver a result to every name of its content; the copies are made while the result cannot be taken."""
-        delivery = self.workshop.delivery
-        copies = [(picture, staged)]
-        for twin in self.claims.with_twins([picture]):
-            if twin.id != picture.id and (copy := delivery.stage_copy(twin, staged.path, staged.sha256)):
-                copies.append((twin, copy))
-        for twin, result in copies:
-            again = reused or twin.id != picture.id
-            try:
-                target = delivery.deliver(twin, result, reused=again)
-            except OriginalChanged:
-                self._changed(twin)
-                continue
-            except OSError as error:
-                self._wait([twin], told(error))
-                continue
-            self._end(twin)
-            self.workshop.forget_doubt(twin)
-            self.outcome.delivered += 1
-            self.outcome.reused += again
-            tell(
-                "delivered",
-                "{picture} -> {result} ({how})",
-                picture=display(twin.path),
-                result=display(target),
-                how=how if twin.id == picture.id else f"same content as {display(picture.path)}",
-                reused=again,
-                seconds=0.0 if again else seconds,
-            )
-
-    def _doubt(self, picture: Picture, reason: str) -> None:
-        """It cannot be decoded: give an unfinished upload time to become whole, and then no more."""
-        left = self.workshop.doubt(picture, reason)
-        if left <= 0:
-            self._fail(picture, reason)
-            return
-        self._end(picture)
-        self.outcome.waiting += 1
-        until = time.time() + left
-        self.workshop.ledger.wait(picture.id, f"cannot be decoded, perhaps unfinished: {reason}", until, counts=False)
-        tell(
-            "incomplete",
-            "{picture} cannot be decoded ({reason}); looking again in {seconds:.0f} s, perhaps it is not whole yet",
-            picture=display(picture.path),
-            reason=reason,
-            seconds=left,
-        )
-
-    def _fail(self, picture: Picture, reason: str) -> None:
-        try:
-            moved = self.workshop.delivery.quarantine(picture, reason)
-        except OriginalChanged:
-            self._changed(picture)
-            return
-        except OSError as error:
-            self._wait([picture], told(error))
-            return
-        self._end(picture)
-        self.workshop.forget_doubt(picture)
-        self.outcome.failed += 1
-        warn(
-            "failed",
-            "{picture} failed: {reason}; it lies at {folder} now",
-            picture=display(picture.path),
-            reason=reason,
-            folder=display(os.path.join(self.workshop.config.folders.failed, moved)),
-        )
-
-    def _wait(self, pictures: Sequence[Picture], trouble: str) -> None:
-        """The surroundings failed: these pictures are tried again later."""
-        until = 0.0
-        for picture in pictures:
-            until = time.time() + self.workshop.config.retry.delay_seconds(picture.waits)
-            self.workshop.ledger.wait(picture.id, trouble, until)
-            self._end(picture)
-            self.outcome.waiting += 1
-        if pictures:
-            self.outcome.trouble = trouble
-            when = time.strftime("%H:%M:%S", time.localtime(until))
-            names = display(pictures[0].path) + (f" and {len(pictures) - 1} more" if len(pictures) > 1 else "")
-            warn("waiting", "{pictures} waiting until {when}: {reason}", pictures=names, when=when, reason=trouble)
-
-    def _withdraw(self, picture: Picture) -> None:
-        """It was rewritten between the claim and the decoding. Its twins were not: they are taken up anew."""
-        self.workshop.delivery.withdraw(picture)
-        self._changed(picture)
-
-    def _changed(self, picture: Picture) -> None:
-        self._end(picture)
-        self.workshop.forget_doubt(picture)
-        tell("changed", "{picture} changed while it was in work: it is a new picture", picture=display(picture.path))
-
-    def _end(self, picture: Picture) -> None:
-        self.claims.end(picture)
-        self.workshop.progress.advance()
 
     def _left(self, pictures: Sequence[Picture]) -> list[Picture]:
         """Those that have not come to an end, and are not to be tried alone later."""
