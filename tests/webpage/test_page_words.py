@@ -112,7 +112,7 @@ def test_a_failed_picture_says_why_in_chinese_and_what_the_engine_said(page: Pag
 
 def test_what_the_watcher_says_of_a_file_has_the_forms_that_the_page_knows() -> None:
     said = "".join(
-        (ROOT / "watcher" / f"{name}.py").read_text(encoding="utf-8") for name in ("status", "governor", "batch")
+        (ROOT / "watcher" / f"{name}.py").read_text(encoding="utf-8") for name in ("status", "governor", "endings")
     )
     for form in (" (next try at {when})", "held until {clock(", "the budget is used up: {use}",
                  "cannot be decoded, perhaps unfinished: {reason}"):  # fmt: skip
