@@ -13,7 +13,8 @@ from harness import ROOT
 
 # From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
 LAYERS = (
-    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals", "vitals", "moments"},
+    {"wording"},
+    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals", "vitals"},
     {"lifelines", "queue_note"},
     {"bill", "replay", "meter", "report_pages", "hook_calls", "engine_ends"},
     {"filesystem", "webhook"},

@@ -7,10 +7,10 @@ import time
 
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
-from watcher.moments import clock
 from watcher.terms import Terms
 from watcher.warm_ups import Wanted
 from watcher.wishes import Wish, Wishes
+from watcher.wording import clock
 
 REFUSAL_NOTE = "warm_refused"
 

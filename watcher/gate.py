@@ -7,9 +7,9 @@ from watcher.accounts import Accounts
 from watcher.governor import WARN_SHARE, Governor, Hold, Use
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
-from watcher.moments import clock
 from watcher.rows import Selects
 from watcher.sections import Config
+from watcher.wording import clock
 
 _LOOK_SECONDS = 10.0  # what was spent changes with each batch, of which the gate is told; else only with the date
 _LONGEST_SECONDS = 60.0  # the clock may be set while it waits

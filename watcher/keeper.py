@@ -18,11 +18,11 @@ from watcher.errors import LedgerError
 from watcher.gpu_wait import first_admission, warn_of_cpu
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
-from watcher.moments import clock
 from watcher.names import told
 from watcher.nvidia import DeviceWatch, may_use_nvidia
 from watcher.terms import Order, Terms
 from watcher.warm_ups import Wanted
+from watcher.wording import clock
 
 _LONGEST_SECONDS = 86_400.0  # memory in pieces, tiles that had to be small: a day of it is enough
 _SIGN_SECONDS = 1.0  # how often a held engine is noted to be alive: after a kill of the watcher that is its end

@@ -30,6 +30,7 @@ from watcher.redis_link import RedisGone, check, connect, shown
 from watcher.rows import Picture
 from watcher.sections import Config
 from watcher.shards import UNKNOWN_PIXELS, Entry, Run, Shard, content_key, cut, deadlines_of, digest_of, limits_of
+from watcher.wording import count_of
 
 _POLL_SECONDS = 0.1
 _NOTE_SECONDS = 1.0
@@ -202,8 +203,8 @@ class QueueEngine:
                 deadlines=deadlines_of(settings.engine),
             )
             flight = self.flights.enqueue(shard, attempt, refusals)
-            text = "{pictures} pictures queued as job {job}"
-            tell("queued", text, pictures=len(part), job=flight.job_id)
+            what = count_of(len(part), "picture")
+            tell("queued", "{what} queued as job {job}", what=what, pictures=len(part), job=flight.job_id)
 
     # What becomes of a job
 
@@ -258,8 +259,8 @@ class QueueEngine:
             if self._losses > _MOST_LOSSES:
                 self._hopeless = f"jobs are lost again and again, the last one {flight.why}"
                 return
-            text = "job {job} {why}: {pictures} pictures are queued again"
-            warn("queue_lost", text, job=flight.job_id, why=flight.why, pictures=len(left))
+            text, what = "job {job} {why}; queued again: {what}", count_of(len(left), "picture")
+            warn("queue_lost", text, job=flight.job_id, why=flight.why, what=what, pictures=len(left))
             self._enqueue(left, flight.attempt + 1)
         elif len(left) > 1:
             warn("queue_lost", "job {job} {why}: its pictures are tried one by one", job=flight.job_id, why=flight.why)

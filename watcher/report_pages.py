@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from watcher.wording import count_of
+
 _BAR = 40  # characters of the longest day's bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _CHART = (720, 160)  # pixels
@@ -47,7 +49,7 @@ def _facts(report: Row) -> list[tuple[str, str]]:
     facts = [
         ("period", f"{report['since'][:10]} to {report['until'][:10]}{over}"),
         ("pictures", f"{done}; {pictures['failed']} failed"),
-        ("engines", f"{report['engine_starts']} starts for {report['batches']} batches"),
+        ("engines", f"{count_of(report['engine_starts'], 'start')} for {count_of(report['batches'], 'batch')}"),
     ]
     if _is_billed(report):
         facts += [
@@ -88,7 +90,7 @@ def _always_on(report: Row) -> str:
 def _warm(sums: Row, currency: str) -> str:
     why = {"keep_warm": "after batches", "schedule": "by the schedule", "command": "by hand"}[sums["why"]]
     times = "once" if sums["warm_ups"] == 1 else f"{sums['warm_ups']} times"
-    batches = "one batch" if sums["batches"] == 1 else f"{sums['batches']} batches"
+    batches = count_of(sums["batches"], "batch")
     saved = f"{batches} found it so, {_duration(sums['wait_saved_seconds'])} of waiting saved by their pictures"
     cost = f"; cost {sums['cost']:.2f} {currency}, {sums['spared_cost']:.2f} of starts spared" if sums["cost"] else ""
     return f"{why}, {times}: {_duration(sums['idle_seconds'])} idle; {saved}{cost}"
@@ -196,7 +198,7 @@ def _advice(report: Row) -> list[str]:
     return [
         "",
         f"{which} with a mean wait within {wanted}: window.quiet_seconds {best['quiet_seconds']:g}, "
-        f"engine.keep_warm_seconds {best['keep_warm_seconds']:g}: {spent}, {best['engine_starts']} starts, "
+        f"engine.keep_warm_seconds {best['keep_warm_seconds']:g}: {spent}, {count_of(best['engine_starts'], 'start')}, "
         f"{_duration(best['mean_wait_seconds'])} on the average.",
     ]
 

@@ -29,6 +29,7 @@ from watcher.settling import Settled
 from watcher.terms import Terms
 from watcher.vitals import Vitals
 from watcher.waiting import Waiting
+from watcher.wording import count_of
 from watcher.workshop import Outcome, Workshop
 
 
@@ -241,7 +242,7 @@ class Service:
         elif closing := self._intake.closing(now, urgent_only=self._is_held()):
             found = self._intake.take(urgent=closing.urgent)
             count = len(found)
-            what = "one picture" if count == 1 else f"{count} pictures"
+            what = count_of(count, "picture")
             tell("window", "window closed ({reason}): {what}", reason=closing.reason, what=what, count=count)
             self._submit(lambda: process_window(self._workshop, found, closing.reason, self._unread))
 

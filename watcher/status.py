@@ -18,7 +18,6 @@ from watcher.gpu_wait import NOTE, waiting
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
 from watcher.ledger import FILE_NAME, Ledger
-from watcher.moments import clock
 from watcher.mounts import no_room
 from watcher.names import display
 from watcher.nvidia import ALARM_NOTE
@@ -26,6 +25,7 @@ from watcher.queue_note import QueueState
 from watcher.rows import Picture, State
 from watcher.sections import Config
 from watcher.wishes import ANSWER_NOTE, WISH_NOTE
+from watcher.wording import clock
 
 _SHOWN = 20
 _IN_WORK = (State.CLAIMED, State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)

@@ -7,6 +7,8 @@ wait for ever because somebody else keeps dropping. Pure: no thread, no timer, a
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
+from watcher.wording import count_of
+
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -83,7 +85,7 @@ class Window(Generic[Item]):
         if not self._entries:
             return None
         if len(self._entries) >= self._max_files:
-            return f"{self._max_files} picture{'s' if self._max_files > 1 else ''}"
+            return count_of(self._max_files, "picture")
         if self._pixels >= self._max_pixels:
             return f"{self._max_pixels / 1e6:g} megapixels"
         quiet_until, open_until = self._deadlines()

@@ -70,7 +70,7 @@ def test_closes_with_the_last_file_that_fits() -> None:
 def test_one_picture_at_a_time() -> None:
     w = window(max_files=1)
     w.add("a", 1, now=0)
-    assert w.closing_reason(0) == "1 picture"
+    assert w.closing_reason(0) == "one picture"
 
 
 def test_closes_with_too_many_pixels() -> None:
