@@ -7,20 +7,22 @@ with the reason, and never an error: drivers differ, containers hide processes, 
 
 import contextlib
 import functools
+import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 # Without persistence mode the driver wakes the GPU for the first who asks: 1 to 3 s each (docs.nvidia.com, "Driver
-# Persistence"). What takes longer than this will not come.
+# Persistence"). What takes longer than this may never come.
 _PATIENCE_SECONDS = 15.0
 # The number of the kernel's first namespace of processes (PROC_PID_INIT_INO in include/linux/proc_ns.h).
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
 T = TypeVar("T")
 
-_silent = False  # a call never returned: the driver is not asked again by this process
+_stuck: threading.Thread | None = None  # waits for an answer: before it came the driver is not asked again
 
 
 class NvmlUnavailable(Exception):
@@ -121,7 +123,8 @@ class Nvml:
             raise NvmlUnavailable("nvidia-ml-py is not installed: pip install nvidia-ml-py") from None
         self._library: Any = pynvml
         self._patience_seconds = patience_seconds
-        self._within(pynvml.nvmlInit)
+        # one that comes late would keep the GPUs awake for nobody
+        self._within(pynvml.nvmlInit, if_late=pynvml.nvmlShutdown)
 
     def close(self) -> None:
         """Let it go."""
@@ -143,15 +146,15 @@ class Nvml:
         return str(self._within(self._library.nvmlSystemGetDriverVersion))
 
     def gpus(self) -> list[Gpu]:
-        """All of them, as the driver counts.
+        """All that answer, as the driver counts.
 
         Raises:
             NvmlUnavailable: they are not told.
         """
-        return self._within(lambda: [self._gpu(number) for number in range(self._library.nvmlDeviceGetCount())])
+        return [gpu for gpu in self._within(self._all) if isinstance(gpu, Gpu)]
 
     def find(self, device: str, environ: Mapping[str, str]) -> Gpu:
-        """The GPU that CUDA means by a name such as "cuda:1".
+        """The GPU that CUDA means by a name such as "cuda:1", or the part of it where it is divided (MIG).
 
         Args:
             device: "cuda" or "tensorrt", perhaps with a number.
@@ -161,21 +164,23 @@ class Nvml:
             NvmlUnavailable: there is none, or it cannot be told which.
         """
         number = int(device.partition(":")[2] or 0)
-        gpus = self.gpus()
+        gpus = self._within(self._all)
         if (entries := _visible(environ)) is not None:
             if number >= len(entries):
-                raise NvmlUnavailable(f"CUDA_VISIBLE_DEVICES shows no {device}")
+                raise NvmlUnavailable(f"CUDA_VISIBLE_DEVICES={environ['CUDA_VISIBLE_DEVICES']!r} shows no {device}")
             entry = entries[number]
             if entry.startswith("MIG-"):
                 return self._within(lambda: self._part(entry))
             if entry.startswith("GPU-"):
-                return _the_one([gpu for gpu in gpus if gpu.uuid.startswith(entry)], entry)
-            if not entry.isdecimal():
-                raise NvmlUnavailable(f"CUDA_VISIBLE_DEVICES holds {entry!r}, which is no GPU")
+                found = [gpu for gpu in gpus if isinstance(gpu, Gpu) and gpu.uuid.startswith(entry)]
+                return self._undivided(_the_one(found, entry))
             number = int(entry)
         if len(gpus) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
             raise NvmlUnavailable("CUDA counts the GPUs by their speed, the driver by their place")
-        return _the_one([gpu for gpu in gpus if gpu.number == number], device)
+        for gpu in gpus[: number + 1]:
+            if not isinstance(gpu, Gpu):
+                raise NvmlUnavailable(f"one of the GPUs does not answer: {gpu}")
+        return self._undivided(_the_one([gpu for gpu in gpus[number : number + 1] if isinstance(gpu, Gpu)], device))
 
     def count(self, environ: Mapping[str, str]) -> int:
         """How many GPUs CUDA sees.
@@ -250,35 +255,85 @@ class Nvml:
                 found[name] = error.reason
         return found
 
-    def _gpu(self, number: int) -> Gpu:
-        library = self._library
-        handle = library.nvmlDeviceGetHandleByIndex(number)
-        return Gpu(number, _text(library.nvmlDeviceGetUUID(handle)), _text(library.nvmlDeviceGetName(handle)), handle)
+    def _all(self) -> list[Gpu | str]:
+        """Those that CUDA counts, in the driver's order; in the place of one that does not answer the reason.
+
+        The driver counts also those that this process may not open (nvmlDeviceGetCount_v2); CUDA does not.
+        """
+        library, found = self._library, list[Gpu | str]()
+        for number in range(library.nvmlDeviceGetCount()):
+            try:
+                found.append(self._gpu(number, library.nvmlDeviceGetHandleByIndex(number)))
+            except library.NVMLError_NoPermission:
+                continue
+            except library.NVMLError as error:
+                found.append(str(error))
+        return found
+
+    def _gpu(self, number: int, handle: Any) -> Gpu:
+        uuid, name = "", "a GPU without a name"
+        with contextlib.suppress(self._library.NVMLError):
+            uuid = _text(self._library.nvmlDeviceGetUUID(handle))
+        with contextlib.suppress(self._library.NVMLError):
+            name = _text(self._library.nvmlDeviceGetName(handle))
+        return Gpu(number, uuid, name, handle)
 
     def _part(self, uuid: str) -> Gpu:
         handle = self._library.nvmlDeviceGetHandleByUUID(uuid.encode())
-        return Gpu(0, uuid, _text(self._library.nvmlDeviceGetName(handle)), handle)
+        return self._gpu(0, handle)._replace(uuid=uuid)
 
-    def _within(self, question: Callable[[], T]) -> T:
+    def _undivided(self, gpu: Gpu) -> Gpu:
+        """The GPU, or the one part into which it is divided: CUDA uses only one of them."""
+        parts = self._within(lambda: self._parts(gpu))
+        if parts is None:
+            return gpu
+        if len(parts) != 1:
+            text = f"{gpu.name} is divided into {len(parts)} (MIG): name one of them in CUDA_VISIBLE_DEVICES"
+            raise NvmlUnavailable(text)
+        return parts[0]
+
+    def _parts(self, gpu: Gpu) -> list[Gpu] | None:
+        """The instances of a GPU in MIG mode; None: it is in none."""
+        library, found = self._library, list[Gpu]()
+        try:
+            if library.nvmlDeviceGetMigMode(gpu.handle)[0] != library.NVML_DEVICE_MIG_ENABLE:
+                return None
+        except library.NVMLError:  # older ones cannot be divided
+            return None
+        for place in range(library.nvmlDeviceGetMaxMigDeviceCount(gpu.handle)):
+            with contextlib.suppress(library.NVMLError):  # a place may be free
+                found.append(self._gpu(gpu.number, library.nvmlDeviceGetMigDeviceHandleByIndex(gpu.handle, place)))
+        return found
+
+    def _within(self, question: Callable[[], T], if_late: Callable[[], object] = lambda: None) -> T:
         """The answer, if it comes in time: a driver in trouble may never return, and nobody must hang with it."""
-        global _silent  # noqa: PLW0603 - as the library is one for the process, so is its silence
-        if _silent:
-            raise NvmlUnavailable("the driver did not answer once, and is not asked again")
+        global _stuck  # noqa: PLW0603 - as the library is one for the process, so is its silence
+        if _stuck is not None and _stuck.is_alive():
+            raise NvmlUnavailable("the driver was asked before and has not answered yet")
         answers: list[T] = []
         errors: list[Exception] = []
+        over = threading.Lock()  # whoever gets it first, the answer or the end of the patience
+        late = threading.Event()
 
         def ask() -> None:
             try:
-                answers.append(question())
+                answer = question()
+                with over:
+                    if not late.is_set():
+                        answers.append(answer)
+                        return
+                if_late()
             except Exception as error:
                 errors.append(error)
 
         thread = threading.Thread(target=ask, name="nvml", daemon=True)
         thread.start()
         thread.join(self._patience_seconds)
-        if thread.is_alive():
-            _silent = True
-            raise NvmlUnavailable(f"the driver did not answer within {self._patience_seconds:g} s")
+        with over:
+            if thread.is_alive() and not answers:
+                late.set()
+                _stuck = thread
+                raise NvmlUnavailable(f"the driver did not answer within {self._patience_seconds:g} s")
         if errors:
             # NVMLError, and what ctypes raises over a library that is another one than pynvml thinks
             raise NvmlUnavailable(f"{errors[0]}" or type(errors[0]).__name__) from errors[0]
@@ -298,6 +353,8 @@ def process_name(pid: int) -> str:
 
 def sees_all_processes() -> bool:
     """Whether the driver's process numbers mean the same here; in a container they are the host's."""
+    if sys.platform == "win32":
+        return True
     try:
         return os.readlink("/proc/self/ns/pid") == _FIRST_PID_NAMESPACE
     except OSError:
@@ -312,9 +369,12 @@ def described(holders: tuple[Holder, ...] | None) -> str:
 
 
 def _visible(environ: Mapping[str, str]) -> list[str] | None:
-    """What CUDA_VISIBLE_DEVICES lists; None: it hides nothing."""
+    """What CUDA_VISIBLE_DEVICES lists; None: it hides nothing. CUDA reads it up to the first entry that is no GPU."""
     value = environ.get("CUDA_VISIBLE_DEVICES")
-    return None if value is None else [entry.strip() for entry in value.split(",") if entry.strip()]
+    if value is None:
+        return None
+    entries = [entry.strip() for entry in value.split(",")]
+    return list(itertools.takewhile(lambda entry: entry.isdecimal() or entry.startswith(("GPU-", "MIG-")), entries))
 
 
 def _the_one(found: list[Gpu], wanted: str) -> Gpu:

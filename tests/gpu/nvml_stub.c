@@ -2,7 +2,7 @@
  *
  * The "devices" are described by the text file that NVML_STUB names, read anew at each call, a word and its values a line:
  *
- *     init N              nvmlInit answers N (9: driver not loaded); "init hang" never answers
+ *     init N              nvmlInit answers N (9: driver not loaded); "init hang" does not answer before that line is gone
  *     device UUID         the lines below speak of this one
  *     total MIB           memory
  *     hidden MIB          memory in use that no process owns up to
@@ -14,6 +14,9 @@
  *     persistence on|off
  *     unlisted            processes are not listed: no permission
  *     lost                nothing is answered but "GPU is lost"
+ *     refused N           it is counted, but whoever asks for it gets N (4: no permission, 15: lost)
+ *     nameless            its UUID is not told
+ *     part UUID           a MIG instance of the device above; the lines below speak of the instance
  */
 #include <errno.h>
 #include <signal.h>
@@ -33,7 +36,8 @@ struct device {
     char uuid[96];
     u64 total, hidden;
     double watts;
-    int accounting, persistence, unlisted, lost, count;
+    int accounting, persistence, unlisted, lost, refused, nameless, count;
+    struct device *whole; /* of an instance */
     struct process processes[PROCESSES];
 };
 static struct device devices[DEVICES];
@@ -67,9 +71,11 @@ static int refresh(void)
             continue;
         if (!strcmp(word, "init"))
             init = strcmp(rest, "hang") ? atoi(rest) : -1;
-        else if (!strcmp(word, "device") && number < DEVICES) {
+        else if ((!strcmp(word, "device") || !strcmp(word, "part")) && number < DEVICES) {
+            struct device *above = device->whole ? device->whole : device;
             device = &devices[number++];
             memset(device, 0, sizeof *device);
+            device->whole = *word == 'p' ? above : NULL;
             snprintf(device->uuid, sizeof device->uuid, "%.90s", rest);
         } else if (!strcmp(word, "total"))
             device->total = strtoull(rest, NULL, 10) * MIB;
@@ -85,6 +91,10 @@ static int refresh(void)
             device->unlisted = 1;
         else if (!strcmp(word, "lost"))
             device->lost = 1;
+        else if (!strcmp(word, "refused"))
+            device->refused = atoi(rest);
+        else if (!strcmp(word, "nameless"))
+            device->nameless = 1;
         else
             add(device, word, rest);
     }
@@ -107,23 +117,56 @@ int nvmlInitWithFlags(unsigned flags)
 {
     (void)flags;
     refresh();
-    while (init < 0)
-        pause();
+    while (init < 0) {
+        usleep(20000);
+        refresh();
+    }
     return init;
 }
 
 int nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(int code) { return code == NO_DRIVER ? "Driver Not Loaded" : "some error"; }
 int nvmlSystemGetDriverVersion(char *text, unsigned size) { snprintf(text, size, "580.00-stub"); return OK; }
-int nvmlDeviceGetCount_v2(unsigned *count) { refresh(); *count = number; return OK; }
+/* The place among the devices, or among the parts of one. */
+static struct device *at(struct device *whole, unsigned index)
+{
+    refresh();
+    for (int place = 0; place < number; place++)
+        if (devices[place].whole == whole && !index--)
+            return &devices[place];
+    return NULL;
+}
+
+int nvmlDeviceGetCount_v2(unsigned *count)
+{
+    for (*count = 0; at(NULL, *count); )
+        ++*count;
+    return OK;
+}
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct device **device)
 {
-    refresh();
-    if ((int)index >= number)
-        return INVALID;
-    *device = &devices[index];
+    *device = at(NULL, index);
+    return *device ? (*device)->refused : INVALID;
+}
+
+int nvmlDeviceGetMigMode(struct device *device, unsigned *current, unsigned *pending)
+{
+    *current = *pending = 1;
+    return at(device, 0) ? OK : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(struct device *device, unsigned *count)
+{
+    (void)device;
+    *count = 7;
     return OK;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(struct device *device, unsigned index, struct device **part)
+{
+    *part = at(device, index - 1); /* the first place is free, as after the first of several was removed */
+    return index && *part ? OK : NOT_FOUND;
 }
 
 int nvmlDeviceGetHandleByUUID(const char *uuid, struct device **device)
@@ -139,6 +182,8 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, struct device **device)
 
 int nvmlDeviceGetUUID(struct device *device, char *text, unsigned size)
 {
+    if (device->nameless)
+        return NOT_SUPPORTED;
     snprintf(text, size, "%s", device->uuid);
     return OK;
 }

@@ -65,12 +65,15 @@ FOUND = {
     "the first": ("tensorrt", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "GPU-one"),
     "by what is shown": ("cuda:0", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1,0"}, "GPU-two"),
     "by the start of a name": ("cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-o, GPU-tw"}, "GPU-two"),
+    "before the first that is none": ("cuda", {"CUDA_VISIBLE_DEVICES": "GPU-two,-1,GPU-one"}, "GPU-two"),
 }
 NOT_FOUND = {
     "not shown": ("cuda:1", {"CUDA_VISIBLE_DEVICES": "0"}, "shows no cuda:1"),
     "not there": ("cuda:2", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "knows no cuda:2"),
     "in another order": ("cuda:0", {}, "by their speed"),
-    "nonsense": ("cuda:0", {"CUDA_VISIBLE_DEVICES": "all"}, "'all', which is no GPU"),
+    "nonsense": ("cuda:0", {"CUDA_VISIBLE_DEVICES": "all"}, "CUDA_VISIBLE_DEVICES='all' shows no cuda:0"),
+    "hidden": ("cuda:0", {"CUDA_VISIBLE_DEVICES": ""}, "shows no cuda:0"),
+    "behind one that is none": ("cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-one,-1,GPU-two"}, "shows no cuda:1"),
     "of two": ("cuda:0", {"CUDA_VISIBLE_DEVICES": "GPU-"}, "knows no GPU-"),
 }
 
@@ -89,6 +92,51 @@ def test_no_gpu_is_guessed(gpus: Gpus, case: str) -> None:
     gpus.write(*TWO)
     with Nvml() as nvml, pytest.raises(NvmlUnavailable, match=re.escape(reason)):
         nvml.find(device, environ)
+
+
+def test_cuda_sees_as_many_as_come_before_the_first_that_is_none(gpus: Gpus) -> None:
+    gpus.write(*TWO)
+    with Nvml() as nvml:
+        found = [nvml.count({"CUDA_VISIBLE_DEVICES": value}) for value in ("0,1", "1,-1,0", "-1", "", "NoDevFiles")]
+        assert [*found, nvml.count({})] == [2, 1, 0, 0, 0, 2]
+
+
+BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def test_a_gpu_that_is_closed_to_us_hides_no_other(gpus: Gpus) -> None:
+    """As under systemd's DeviceAllow: the driver counts it, CUDA does not."""
+    gpus.write("device GPU-closed", "refused 4", *TWO)
+    with Nvml() as nvml:
+        assert [(gpu.number, gpu.uuid) for gpu in nvml.gpus()] == [(1, "GPU-one"), (2, "GPU-two")]
+        assert nvml.find("cuda:1", BUS).uuid == "GPU-two"
+        assert nvml.count({}) == 2
+
+
+def test_a_gpu_that_broke_down_hides_no_other(gpus: Gpus) -> None:
+    """Whether CUDA counts it is not certain, so those behind it are not told by their numbers."""
+    gpus.write("device GPU-one", "device GPU-broken", "refused 15", "device GPU-two", "nameless")
+    with Nvml() as nvml:
+        assert [gpu.uuid for gpu in nvml.gpus()] == ["GPU-one", ""]
+        assert nvml.find("cuda:0", BUS).uuid == "GPU-one"
+        for device in ("cuda:1", "cuda:2"):
+            with pytest.raises(NvmlUnavailable, match="one of the GPUs does not answer: GPU is lost"):
+                nvml.find(device, BUS)
+
+
+def test_of_a_divided_gpu_the_part_is_looked_at_that_cuda_uses(gpus: Gpus) -> None:
+    whole = ("device GPU-whole", "total 80000", "hidden 60000")
+    gpus.write(*whole, "part MIG-a", "total 10000", "hidden 100")
+    with Nvml() as nvml:
+        for environ in (BUS, {"CUDA_VISIBLE_DEVICES": "GPU-wh"}, {"CUDA_VISIBLE_DEVICES": "MIG-a"}):
+            gpu = nvml.find("cuda", environ)
+            assert gpu.uuid == "MIG-a"
+            memory = nvml.read(gpu).memory
+            assert memory is not None and memory.total == 10000 * MIB
+        gpus.write(*whole, "part MIG-a", "total 10000", "part MIG-b", "total 20000")
+        assert nvml.find("cuda", {"CUDA_VISIBLE_DEVICES": "MIG-b"}).uuid == "MIG-b"
+        with pytest.raises(NvmlUnavailable, match=re.escape("divided into 2 (MIG): name one of them")):
+            nvml.find("cuda", BUS)
 
 
 ASK = """
@@ -123,4 +171,34 @@ def test_a_driver_that_never_answers_is_asked_once(gpus: Gpus) -> None:
     gpus.write("init hang")
     first, second = python(ASK, gpus.environment).splitlines()
     assert first == "the driver did not answer within 0.5 s"
-    assert second == "the driver did not answer once, and is not asked again"
+    assert second == "the driver was asked before and has not answered yet"
+
+
+SLOW = """
+import time
+from sr_engine.nvml import Nvml, NvmlUnavailable
+try:
+    Nvml(0.2)
+except NvmlUnavailable as error:
+    print(error.reason)
+open(__import__("os").environ["NVML_STUB"], "w").write("device GPU-late\\n")
+deadline = time.monotonic() + 20
+while time.monotonic() < deadline:
+    try:
+        with Nvml(10) as nvml:
+            print(nvml.gpus()[0].uuid)
+        break
+    except NvmlUnavailable:
+        time.sleep(0.05)
+import pynvml
+print(pynvml._nvmlLib_refcount)
+"""
+
+
+def test_a_driver_that_answers_late_is_asked_again(gpus: Gpus) -> None:
+    """Eight GPUs that have to be woken take that long; a watcher lives for months after it."""
+    gpus.write("init hang")
+    first, second, still_open = python(SLOW, gpus.environment).splitlines()
+    assert first == "the driver did not answer within 0.2 s"
+    assert second == "GPU-late"
+    assert still_open == "0", "an open library keeps the GPUs awake"
