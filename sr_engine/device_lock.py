@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from sr_engine.errors import DeviceBusy
 
 _EVERYBODY = 0o666
+# /run/lock is everybody's on Debian and its kin, root's on others. /tmp is last: systemd's PrivateTmp makes it private.
+_FOLDERS = ("/run/lock", "/dev/shm", "/tmp")  # noqa: S108 - shared on purpose
 _UNUSABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENOSPC}
 
 _held: dict[str, FileLock | None] = {}  # by name; None: without a lock. The kernel lets go when the process ends
@@ -73,7 +75,7 @@ def _places(name: str) -> Iterator[str]:
     is each user's own.
     """
     file = "dropscale-" + "".join(letter if letter.isalnum() or letter == "-" else "-" for letter in name) + ".lock"
-    for folder in ("/run/lock", "/tmp", tempfile.gettempdir()):  # noqa: S108 - shared on purpose
+    for folder in (*_FOLDERS, tempfile.gettempdir()):
         try:
             mode = os.stat(folder).st_mode
         except OSError:

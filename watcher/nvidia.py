@@ -14,7 +14,7 @@ from sr_engine import models, nvml
 from sr_engine.nvml import Gpu, Holder, Nvml, NvmlUnavailable, Reading
 from watcher import engine_runs
 from watcher.engine import EngineProcess
-from watcher.journal import logger, warn
+from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.sections import Engine
 
@@ -24,6 +24,8 @@ _RELEASE_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 # Less than any context takes (300 MB and more), more than the driver keeps for itself.
 _SLACK_BYTES = 64 << 20
+
+_told = set[str]()  # why nothing is known of a GPU: each reason once
 
 
 def may_use_nvidia(settings: Engine) -> bool:
@@ -53,13 +55,17 @@ class DeviceWatch:
         self._settings = settings
         self._nvml: Nvml | None = None
         self._before: dict[str, Reading] = {}  # by UUID
+        self._unknown = "engine.device does not name it"  # why nothing is known
         if not may_use_nvidia(settings):
             return
         try:
             self._nvml = Nvml()
-            self._before = {gpu.uuid: self._nvml.read(gpu) for gpu in self._nvml.gpus()}
+            gpus = self._nvml.gpus()
+            with contextlib.suppress(NvmlUnavailable):  # which may be a part of one
+                gpus.append(self._meant(self._nvml, settings.device))
+            self._before = {gpu.uuid: self._nvml.read(gpu) for gpu in gpus}
         except NvmlUnavailable as error:
-            logger.debug("nothing is known of the GPU: %s", error.reason)
+            self._unknown = error.reason
 
     def end(self, engine: EngineProcess, run: int, ledger: Ledger) -> None:
         """The engine was reaped, and its run is in the ledger: enter what the driver says of it, raise the alarm.
@@ -78,8 +84,18 @@ class DeviceWatch:
         if engine.refused:
             # It never had the device, so it ran on the CPU; and it says nothing of what a start costs.
             return {"device": "cpu", "exit_seconds": None}, None
-        if self._nvml is not None and (gpu := self._find(engine)) is not None:
-            return self._measure(self._nvml, gpu, engine)
+        if engine.ready and engine.ready.device.partition(":")[0] not in _KINDS:
+            return {}, None
+        if self._nvml is not None:
+            try:
+                gpu = self._meant(self._nvml, engine.ready.device if engine.ready else self._settings.device)
+                return self._measure(self._nvml, gpu, engine)
+            except NvmlUnavailable as error:
+                self._unknown = error.reason
+        if engine.ready and self._unknown not in _told:
+            _told.add(self._unknown)
+            text = "the GPU is metered by the clock, and whether its memory comes back is not known: {reason}"
+            tell("gpu_unknown", text, reason=self._unknown)
         return {}, None
 
     def alarm(self, engine: EngineProcess, left: _Left | None) -> str:
@@ -95,17 +111,10 @@ class DeviceWatch:
             self._nvml.close()
             self._nvml = None
 
-    def _find(self, engine: EngineProcess) -> Gpu | None:
-        device = engine.ready.device if engine.ready else self._settings.device
-        kind = device.partition(":")[0]
-        if kind not in _KINDS and engine.ready:
-            return None
-        assert self._nvml is not None
+    def _meant(self, library: Nvml, device: str) -> Gpu:
         # the engine counts so, see sr_engine.__main__
         environ = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
-        with contextlib.suppress(NvmlUnavailable):
-            return self._nvml.find(device if kind in _KINDS else "cuda", environ)
-        return None
+        return library.find(device if device.partition(":")[0] in _KINDS else "cuda", environ)
 
     def _measure(self, library: Nvml, gpu: Gpu, engine: EngineProcess) -> tuple[dict[str, Any], _Left | None]:
         """Columns of `engine_runs`, and what was not given back."""
@@ -160,7 +169,9 @@ def _left(before: Reading | None, now: Reading, engine: int) -> _Left | None:
     if before is None or before.memory is None or now.memory is None:
         return _NOTHING if trusted else None
     left = now.memory.used - before.memory.used
-    whose = "perhaps other programs', as processes cannot be told apart in a container without --pid=host"
+    whose = "perhaps other programs'"
+    if now.holders is not None and not trusted:
+        whose += ", as processes cannot be told apart in a container without --pid=host"
     if trusted:
         foreign = _foreign_growth(before, now)
         left -= left if foreign is None else foreign  # None: some program grew, it is not told how much; ours is gone

@@ -28,6 +28,6 @@ def gpus(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
     yield found
-    for lock in Path("/run/lock"), Path("/tmp"):
+    for lock in Path("/run/lock"), Path("/dev/shm"), Path("/tmp"):
         for path in lock.glob(f"dropscale-{found.uuid}*.lock"):
             path.unlink()

@@ -74,6 +74,29 @@ def test_a_process_has_it_once_and_all_users_may_take_it(name: str) -> None:
     assert device_lock.take(name, "cuda:0")
 
 
+def test_the_folder_is_one_that_a_service_with_its_own_tmp_shares(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where /run/lock is for root alone, as on Fedora; PrivateTmp=yes has a /tmp that nobody else sees."""
+    if Path("/dev/shm").is_dir():
+        places = [str(Path(path).parent) for path in device_lock._places(name)]
+        assert places.index("/dev/shm") < places.index("/tmp")
+    folders = []
+    for number, mode in enumerate((0o755, 0o777, 0o1777, 0o1777)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        folder.chmod(mode)
+        folders.append(str(folder))
+    monkeypatch.setattr(device_lock, "_FOLDERS", (str(tmp_path / "none"), *folders))
+    assert device_lock.take(name, "cuda:0")
+    assert [sorted(path.name for path in Path(folder).iterdir()) for folder in folders] == [
+        [],
+        [],
+        [f"dropscale-{name}.lock"],
+        [],
+    ]
+
+
 def test_a_link_in_its_place_is_neither_followed_nor_passed_over(name: str, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -102,6 +102,25 @@ def test_an_account_of_an_earlier_process_of_that_number_is_not_believed(gpu_sit
     assert row["held_by"] == "wall" and row["held"] <= row["wall"]
 
 
+def test_what_a_part_of_a_divided_gpu_keeps_is_seen(gpu_site: Site, gpus: Gpus) -> None:
+    gpus.write(f"device {gpus.uuid}", "total 80000", f"part MIG-{gpus.uuid}", "total 10000", "hidden 100", "unlisted")
+    gpu_site.environment |= {"CUDA_VISIBLE_DEVICES": f"MIG-{gpus.uuid}", "STUB": "DEVICE cuda:0 LEAK 700"}
+    row = run(gpu_site)
+    assert row["unreleased"] == 700 << 20
+    assert "perhaps other programs'; held: the driver does not tell by whom" in row["log"]
+
+
+def test_that_nothing_is_known_of_the_gpu_is_said_once(gpu_site: Site, gpus: Gpus) -> None:
+    gpus.describe("init 18")
+    running = gpu_site.start()
+    for name in ("a", "b"):
+        gpu_site.drop(f"{name}.png", name.encode())
+        wait_until(lambda name=name: f"{name}.png" in gpu_site.names(gpu_site.archive), "the picture")
+    assert running.stop() == 0
+    assert running.log().count("the GPU is metered by the clock, and whether its memory comes back is not known") == 1
+    assert "not known: RM has detected an NVML/RM version mismatch" in running.log()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["none", "no driver"])
 def test_without_the_driver_a_batch_is_as_ever(gpu_site: Site, gpus: Gpus, tmp_path: Path, library: str) -> None:
