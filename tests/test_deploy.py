@@ -1,5 +1,6 @@
 """The files of deploy/: each checked by the program that will read it, or by what it has in common with that."""
 
+import fnmatch
 import importlib.metadata
 import os
 import plistlib
@@ -63,6 +64,25 @@ def test_systemd_takes_the_units_and_the_timer(units: Path) -> None:
     broken = units / "broken.service"
     broken.write_text((units / UNITS[0]).read_text().replace("Restart=on-failure", "Restart=perhaps"))
     assert "restart specifier" in analyze("verify", str(broken)).stderr, "verify would say it"
+
+
+@needs_systemd
+def test_systemd_takes_the_services_with_the_drop_in_for_gpus(units: Path) -> None:
+    for name in UNITS:
+        folder = units / f"{name}.d"
+        folder.mkdir()
+        (folder / "gpu.conf").write_text(text_of("dropscale-gpu.conf"))
+    done = analyze("verify", *(str(units / name) for name in UNITS))
+    assert (done.returncode, done.stderr) == (0, "")
+    (units / f"{UNITS[0]}.d" / "gpu.conf").write_text("[Service]\nDevicePolicy=shut\n")
+    assert "device policy" in analyze("verify", str(units / UNITS[0])).stderr, "the drop-in is read"
+
+
+def test_the_drop_in_lets_the_engine_reach_every_gpu_whatever_the_driver_calls_it() -> None:
+    """In /proc/devices it is nvidia-frontend up to 545, nvidia and nvidiactl since 550; files name no second GPU."""
+    groups = re.findall(r"^DeviceAllow=char-(\S+) rw$", text_of("dropscale-gpu.conf"), re.M)
+    for name in ("nvidia-frontend", "nvidia", "nvidiactl", "nvidia-uvm", "nvidia-caps"):
+        assert any(fnmatch.fnmatchcase(name, group) for group in groups), name
 
 
 @needs_systemd
@@ -250,7 +270,16 @@ def test_the_shares_that_the_compose_file_offers_are_sound_once_they_are_asked_f
         tree = yaml.safe_load(re.sub(r"^  # ?", "", block, flags=re.M))
         options = tree["pictures"]["driver_opts"]
         assert options["type"] in ("cifs", "nfs")
-        assert options["device"] and options["o"]
+        words = dict(word.partition("=")[::2] for word in options["o"].split(","))
+        # Docker mounts without a helper that knows names: it resolves this one, and the kernel none
+        assert words["addr"] == "nas.example"
+        if options["type"] == "cifs":
+            assert options["device"].startswith(f"//{words['addr']}/")
+            assert (words["uid"], words["gid"]) == ("${PUID:-1000}", "${PGID:-1000}"), "of the one who writes there"
+        else:
+            assert options["device"].startswith(":/")
+    # else Docker gives an empty share the owner and the mode of the image's /data, which servers refuse
+    assert re.findall(r"^    # - (pictures:\S+)", text, re.M) == ["pictures:/data:nocopy"]
 
 
 # Windows and macOS: their programs are not here
@@ -280,6 +309,7 @@ def test_the_job_for_macos_is_one_that_launchd_knows() -> None:
     assert job["Label"] == path.stem
     assert job["KeepAlive"] == {"SuccessfulExit": False} and job["RunAtLoad"] is True
     assert job["ExitTimeOut"] > 30
+    assert job.get("ProcessType") != "Background", "its child, the engine, would be kept off the fast cores"
     assert_understood(job["ProgramArguments"][1:])
 
 
