@@ -40,6 +40,7 @@ _EVENTS = {
     "released": "budget",
     "engine_trouble": "engine_trouble",
     "engine_unusable": "engine_trouble",
+    "engine_lost": "engine_trouble",
     "not_on_the_gpu": "engine_trouble",
     "not_released": "engine_trouble",
     "paused": "inbox_gone",
