@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 import msgspec  # noqa: E402
 
 from sr_engine import admission, loading, machine, protocol, runtimes  # noqa: E402
-from sr_engine.errors import EngineError, UnusableEngine  # noqa: E402
+from sr_engine.errors import DeviceBusy, EngineError, UnusableEngine  # noqa: E402
 
 if TYPE_CHECKING:
     from sr_engine.pipeline import Pipeline
@@ -226,7 +226,12 @@ def _give_up(error: EngineError, events: Events) -> NoReturn:
     """No picture can be upscaled, or none any more."""
     events.emit(
         protocol.Failed(
-            id=None, code=error.code, message=error.message, fault=protocol.Fault.ENVIRONMENT, retryable=False
+            id=None,
+            code=error.code,
+            message=error.message,
+            fault=protocol.Fault.ENVIRONMENT,
+            retryable=False,
+            was_on_device=isinstance(error, DeviceBusy) and error.was_on_it,
         )
     )
     _leave(EXIT_UNUSABLE)

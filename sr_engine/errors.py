@@ -31,10 +31,15 @@ class EnvironmentFault(EngineError):
 
 
 class DeviceBusy(EnvironmentFault):
-    """Others hold the device; the message says who, and how much."""
+    """Others hold the device; the message says who, and how much.
 
-    def __init__(self, message: str) -> None:
+    Attributes:
+        was_on_it: whether this process made a context there before it noticed.
+    """
+
+    def __init__(self, message: str, *, was_on_it: bool = False) -> None:
         super().__init__(Code.DEVICE_BUSY, message)
+        self.was_on_it = was_on_it
 
 
 class UnusableEngine(EngineError):

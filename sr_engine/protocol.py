@@ -216,6 +216,7 @@ class Failed(Event, frozen=True, tag="failed"):
         fault: whose it is.
         retryable: whether the same bytes may succeed at another time.
         source_sha256: of the very bytes that the judgement is about; empty where they could not be read.
+        was_on_device: with DEVICE_BUSY: whether it held the device for a while before it noticed.
     """
 
     id: int | None
@@ -224,6 +225,7 @@ class Failed(Event, frozen=True, tag="failed"):
     fault: Fault
     retryable: bool
     source_sha256: str = ""
+    was_on_device: bool = False
 
 
 class Bye(Event, frozen=True, tag="bye"):

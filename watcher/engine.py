@@ -275,8 +275,9 @@ class EngineProcess:
     def _gave_up(self, event: protocol.Failed, patience: Patience) -> EngineTrouble | EngineGaveUp:
         if event.fault is protocol.Fault.PICTURE:  # of one of those in work; which of them, only solitude shows
             return self._trouble(event.message, patience.in_work, is_told=True)
-        self.refused = event.code is protocol.Code.DEVICE_BUSY
-        return EngineGaveUp(event.message, retryable=event.retryable, busy=self.refused)
+        busy = event.code is protocol.Code.DEVICE_BUSY
+        self.refused = busy and not event.was_on_device
+        return EngineGaveUp(event.message, retryable=event.retryable, busy=busy)
 
     def _ended(self, patience: Patience) -> EngineTrouble:
         in_work = patience.in_work

@@ -49,7 +49,7 @@ class EngineGaveUp(Exception):
 
     Attributes:
         retryable: whether a fresh engine will do better; else no picture can be upscaled.
-        busy: whether others hold its device, which it never had.
+        busy: whether others hold its device.
     """
 
     def __init__(self, message: str, *, retryable: bool, busy: bool = False) -> None:

@@ -169,7 +169,8 @@ def _open(data: bytes, model: Model, target: Target, shape: tuple[int, ...]) -> 
     except Exception as error:  # ONNX Runtime's have no other base in common
         if target.device != "cpu" and means_out_of_memory(str(error)):
             reason = _last_line(error)
-            raise DeviceBusy(f"the memory of {target.device} does not suffice now, free some: {reason}") from error
+            text = f"the memory of {target.device} does not suffice now, free some: {reason}"
+            raise DeviceBusy(text, was_on_it=True) from error
         raise UnusableEngine(_refusal(error, model, target)) from error
     if session.get_providers()[0] != NAMES[target.device]:
         raise UnusableEngine(f"ONNX Runtime would use the CPU in place of {target.device}: {REMEDIES[target.device]}")

@@ -2,7 +2,7 @@
 
 It is copied as `onnxruntime/__init__.py` into a folder of PYTHONPATH. A session "on CUDA" works on the CPU, and takes
 500 MiB of the device that tests/gpu/nvml_stub.c pretends, until its process ends. NO_CUDA names a number on
-which it does not work.
+which it does not work; with NO_MEMORY it has its context and cannot get more.
 """
 
 import importlib.machinery
@@ -31,6 +31,8 @@ class InferenceSession(_Session):
                 raise RuntimeError("CUDA failure 101: invalid device ordinal")
             with open(os.environ["NVML_STUB"], "a", encoding="ascii") as state:
                 state.write(f"living {os.getpid()} 500 1500\n")
+            if "NO_MEMORY" in os.environ:
+                raise RuntimeError("Failed to allocate memory for requested buffer of size 4718592")
             settings, providers = SessionOptions(), [_CPU]  # noqa: F821
         super().__init__(model, settings, providers=providers)
 

@@ -220,6 +220,18 @@ def test_when_patience_ends_the_pictures_wait_and_nothing_fails(busy_site: Site,
     assert device == "cuda:1", "then another one does"
 
 
+def test_an_engine_that_finds_no_memory_on_the_gpu_is_billed_for_its_try(busy_site: Site, gpus: Gpus) -> None:
+    """Another program takes it between the look and the load: the context was there, for seconds each time."""
+    gpus.describe()
+    busy_site.environment |= {"NO_MEMORY": "1", "DROPSCALE_ENGINE__GPU_WAIT_SECONDS": "0.2"}
+    busy_site.drop("a.png", photo(1))
+    assert busy_site.once().returncode == 3
+    assert busy_site.names(busy_site.inbox) == {"a.png"}
+    devices = busy_site.query("SELECT device, unreleased_bytes FROM engine_runs")
+    assert set(devices) == {(None, 0)} and len(devices) > 1
+    assert report(busy_site)["gpu_seconds"] > 0
+
+
 @pytest.mark.slow
 def test_a_batch_that_waits_for_a_gpu_stops_when_it_is_asked_to(busy_site: Site) -> None:
     running = busy_site.start()
