@@ -17,6 +17,8 @@ import pytest
 import yaml
 from harness import ROOT, STUB_ENGINE, Site, command, photo
 
+from watcher import config
+
 DEPLOY = ROOT / "deploy"
 UNITS = ("dropscale.service", "dropscale-once.service", "dropscale-worker.service")
 DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
@@ -259,6 +261,14 @@ def test_each_service_of_the_compose_file_is_walled_in() -> None:
     gpu = services["dropscale-gpu"]
     (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
+
+
+def test_the_settings_that_the_compose_file_offers_are_taken(site: Site) -> None:
+    found = dict(re.findall(r'^    # (DROPSCALE_\w+): "?(.*?)"?(?: +#.*)?$', text_of("compose.yaml"), re.M))
+    assert {"DROPSCALE_WEB__TOKEN", "DROPSCALE_METRICS__PORT"} <= set(found)
+    environ = {name: value.replace("${WEB_TOKEN}", "sixteen-characters") for name, value in found.items()}
+    told = config.load(str(site.config_path), environ)
+    assert (told.web.enabled, told.web.host, told.metrics.port) == (True, "0.0.0.0", 9817)
 
 
 def test_the_shares_that_the_compose_file_offers_are_sound_once_they_are_asked_for() -> None:
