@@ -163,7 +163,10 @@ class Nvml:
         Raises:
             NvmlUnavailable: there is none, or it cannot be told which.
         """
-        number = int(device.partition(":")[2] or 0)
+        text = device.partition(":")[2] or "0"
+        if not text.isdecimal():
+            raise NvmlUnavailable(f"the driver knows no {device}")
+        number = int(text)
         gpus = self._within(self._all)
         if (entries := _visible(environ)) is not None:
             if number >= len(entries):

@@ -114,7 +114,8 @@ class DeviceWatch:
     def _meant(self, library: Nvml, device: str) -> Gpu:
         # the engine counts so, see sr_engine.__main__
         environ = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
-        return library.find(device if device.partition(":")[0] in _KINDS else "cuda", environ)
+        _, colon, number = device.partition(":")
+        return library.find(f"cuda{colon}{number}", environ)  # "gpu:1" is cuda:1
 
     def _measure(self, library: Nvml, gpu: Gpu, engine: EngineProcess) -> tuple[dict[str, Any], _Left | None]:
         """Columns of `engine_runs`, and what was not given back."""

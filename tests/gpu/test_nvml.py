@@ -72,6 +72,7 @@ NOT_FOUND = {
     "not there": ("cuda:2", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "knows no cuda:2"),
     "in another order": ("cuda:0", {}, "by their speed"),
     "nonsense": ("cuda:0", {"CUDA_VISIBLE_DEVICES": "all"}, "CUDA_VISIBLE_DEVICES='all' shows no cuda:0"),
+    "no number": ("cuda:first", {}, "cuda:first"),  # an engine of somebody else's may say that
     "hidden": ("cuda:0", {"CUDA_VISIBLE_DEVICES": ""}, "shows no cuda:0"),
     "behind one that is none": ("cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-one,-1,GPU-two"}, "shows no cuda:1"),
     "of two": ("cuda:0", {"CUDA_VISIBLE_DEVICES": "GPU-"}, "knows no GPU-"),
