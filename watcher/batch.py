@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sr_engine import protocol
@@ -298,7 +299,9 @@ class _Batch:
             return False  # the worker has looked
         if self._illness is None:
             tell("engine_tested", "testing the engine with a picture that is sound")
-            self._illness = coldstart.measure(self.workshop.config, self.workshop.models_folder).problem
+            shop = self.workshop
+            enter = partial(shop.keeper.enter, self.id)
+            self._illness = coldstart.measure(shop.config, shop.models_folder, self._stopping, enter).problem
         return bool(self._illness)
 
     def _left(self, pictures: Sequence[Picture]) -> list[Picture]:

@@ -1,16 +1,16 @@
 """What an engine costs before and after its work: a real start, timed in phases, with one small picture."""
 
-import contextlib
 import os
 import struct
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
 from watcher.engine import EngineProcess
-from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineTrouble
+from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
 from watcher.sections import Config
 
 _SIDE = 512  # pixels of the picture
@@ -35,20 +35,34 @@ class ColdStart:
     busy: bool = False
 
 
-def measure(config: Config, models_folder: str) -> ColdStart:
-    """Start the engine that a batch would start, and a fresh one if it asks for that."""
+def measure(
+    config: Config,
+    models_folder: str,
+    stopping: Callable[[], float | None] = lambda: None,
+    ended: Callable[[EngineProcess], None] = lambda _: None,
+) -> ColdStart:
+    """Start the engine that a batch would start, and a fresh one if it asks for that.
+
+    Args:
+        config: of the batch.
+        models_folder: where models.yaml is.
+        stopping: as `EngineProcess.upscale` takes it.
+        ended: told of each engine when it was reaped, for somebody pays for it.
+    """
     cold = ColdStart()
     for _ in range(1 + MOST_RESTARTS):
         cold = ColdStart()
         try:
             with tempfile.TemporaryDirectory(prefix="dropscale-", ignore_cleanup_errors=True) as folder:
-                _run(config, models_folder, folder, cold)
+                _run(config, models_folder, folder, cold, stopping, ended)
         except EngineGaveUp as gave_up:
             cold.problem, cold.busy = gave_up.message, gave_up.busy
             if gave_up.retryable:
                 continue
         except EngineTrouble as trouble:
             cold.problem = f"{trouble.message} {trouble.stderr[-300:]}"
+        except EngineStopped:
+            cold.problem = "it was stopped while it was tested"
         except OSError as error:
             cold.problem = f"the picture to test with cannot be written: {error}"
         break
@@ -66,7 +80,14 @@ def sample() -> bytes:
     )
 
 
-def _run(config: Config, models_folder: str, folder: str, cold: ColdStart) -> None:
+def _run(
+    config: Config,
+    models_folder: str,
+    folder: str,
+    cold: ColdStart,
+    stopping: Callable[[], float | None],
+    ended: Callable[[EngineProcess], None],
+) -> None:
     source = os.path.join(folder, "sample.png")
     with open(source, "wb") as file:
         file.write(sample())
@@ -80,15 +101,20 @@ def _run(config: Config, models_folder: str, folder: str, cold: ColdStart) -> No
     except OSError as error:
         cold.problem = f"cannot be started: {error}; see engine.command"
         return
-    with contextlib.closing(engine):
-        _listen(engine, request, cold)
+    try:
+        _listen(engine, request, cold, stopping)
         last_word = time.perf_counter()
+    finally:
+        engine.close()
+        ended(engine)
     cold.milliseconds["exit"] = _milliseconds(time.perf_counter() - last_word)
 
 
-def _listen(engine: EngineProcess, request: protocol.Upscale, cold: ColdStart) -> None:
+def _listen(
+    engine: EngineProcess, request: protocol.Upscale, cold: ColdStart, stopping: Callable[[], float | None]
+) -> None:
     ready_at = time.perf_counter()
-    for event in engine.upscale([request], lambda: None):
+    for event in engine.upscale([request], stopping):
         now = time.perf_counter()
         if isinstance(event, protocol.Ready):
             ready_at = now

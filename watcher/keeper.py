@@ -119,6 +119,18 @@ class EngineKeeper:
         if engine is self._engine and self._run is not None:
             engine_runs.note_progress(self._ledger, self._run, engine)
 
+    def enter(self, batch: int, engine: EngineProcess) -> None:
+        """A further engine, which a batch started beside ours, has ended: it is paid for, too.
+
+        Raises:
+            LedgerError: that cannot be written.
+        """
+        assert self._order is not None
+        settings = self._order.settings
+        device = "cpu" if engine.refused or not models.expects_gpu(settings.runtime, settings.device) else None
+        run = engine_runs.begin(self._ledger, batch, engine.pid, settings.model, engine.meter.spawned_at, device)
+        engine_runs.end(self._ledger, run, engine)
+
     def give_back(self, engine: EngineProcess) -> None:
         """The batch is done with it: it is kept, or ends."""
         taken, self._taken = self._taken, None

@@ -205,10 +205,15 @@ class _Work:
         """Tell how the engine ended; a picture is to blame only where a sound one does no harm."""
         if trouble.blames and trouble.in_work:
             config = msgspec.structs.replace(self.place.config, engine=self._settings())
-            if problem := coldstart.measure(config, self.place.models_folder).problem:
+            if problem := coldstart.measure(config, self.place.models_folder, self.stopping, self._enter).problem:
                 raise _Refused(f"the engine does not work here, with a sound picture neither: {problem}") from trouble
         in_work = tuple(sorted(trouble.in_work))
         self.trouble = Trouble(trouble.message, in_work, trouble.blames, trouble.stderr[-2000:], trouble.is_told)
+
+    def _enter(self, engine: EngineProcess) -> None:
+        """A further engine has ended: it is paid for, too."""
+        self.runs.append(self._run(engine, f"{self.execution}-{len(self.runs) + 1}"))
+        self._tell()
 
     def _run_engine(self, sources: Mapping[int, str], model: models.Installed) -> None:
         run_id = f"{self.execution}-{len(self.runs) + 1}"

@@ -24,6 +24,7 @@ and words in the environment variable STUB make the engine itself ill, or anothe
     TOGETHER n   work on n pictures at a time: begin that many before the first one is finished
     DEVICE d     say that it runs on that device, as "DEVICE cuda:0"
     CONTEXT n m  have a context of n MiB, for m ms of its life, in the file that NVML_STUB names (tests/gpu/nvml_stub.c)
+    COUNT f      append a byte to that file
     LEAK n       leave n MiB there for ever
 """
 
@@ -179,6 +180,9 @@ def finish(request: protocol.Upscale, data: bytes) -> bool:
 
 
 def be_ill() -> None:
+    if told := re.search(r"COUNT (\S+)", STUB):
+        with open(told[1], "ab") as file:
+            file.write(b".")
     if "NOSTART" in STUB:
         os._exit(9)
     if "NEVERREADY" in STUB:

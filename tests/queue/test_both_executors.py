@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from harness import QUICK, Site, photo, wait_until
@@ -100,12 +101,13 @@ def at_work(site: Site) -> bool:
     return bool(site.query("SELECT id FROM pictures WHERE state = 'claimed'")) and bool(site.engines())
 
 
-def test_an_ill_engine_lets_pictures_wait_and_says_why(any_site: MakeSite) -> None:
+def test_an_ill_engine_lets_pictures_wait_and_says_why(any_site: MakeSite, tmp_path: Path) -> None:
     """It crashes over every picture; so no picture is to blame."""
-    os.environ["STUB"] = "ALWAYSCRASH"
+    starts = tmp_path / "starts"
+    os.environ["STUB"] = f"ALWAYSCRASH COUNT {starts}"
     try:
         site = any_site()
-        site.environment["STUB"] = "ALWAYSCRASH"
+        site.environment["STUB"] = os.environ["STUB"]
     finally:
         del os.environ["STUB"]
     promise = Promise(site)
@@ -116,6 +118,9 @@ def test_an_ill_engine_lets_pictures_wait_and_says_why(any_site: MakeSite) -> No
     assert site.names(site.failed) == set()
     (waiting,) = site.status()["waiting"]
     assert "SIGABRT" in waiting["why"]
+    # that which was tested with a sound picture was on the device, too
+    runs = [code for (code,) in site.query("SELECT exit_code FROM engine_runs")]
+    assert runs == [-signal.SIGABRT] * len(runs) and len(runs) == len(starts.read_bytes()) > 1
 
 
 @pytest.mark.slow
