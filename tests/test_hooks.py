@@ -1,6 +1,5 @@
 """`on_event`: real commands and real servers that fail, hang, redirect and come back, told by real watchers."""
 
-import contextlib
 import json
 import logging
 import os
@@ -17,11 +16,9 @@ from typing import Any, get_args
 import pytest
 from harness import HASTY_STUB, ROOT, Site, complaint, wait_until
 
-from watcher.filesystem import digest
 from watcher.hook_calls import place_of
 from watcher.hooks import Hooks
 from watcher.journal import listening, tell
-from watcher.ledger import Ledger
 from watcher.sections import Folders, Hook, HookEvent
 
 SCRIPT = [sys.executable, "-P", str(ROOT / "tests" / "hook_command.py")]
@@ -365,23 +362,6 @@ def test_the_page_lists_each_event_with_what_is_sent(hooked: Callable[..., Site]
         assert found - common <= fields[event] | {"stderr"}, event
 
 
-def test_a_delivery_that_is_carried_on_is_told_as_any_other(hooked: Callable[..., Site], tmp_path: Path) -> None:
-    """A share that was gone for a moment: whoever publishes results must not miss those of that moment."""
-    told = tmp_path / "told"
-    site = hooked({"events": ["waiting", "done"], "command": [*SCRIPT, str(told)]})
-    running = site.start()
-    site.archive.rename(site.root / "away")
-    site.drop("a.png", b"a picture")
-    wait_until(lambda: "half-way" in running.log(), "it to be tried again")
-    (site.root / "away").rename(site.archive)
-    wait_until(lambda: '"done"' in told.read_text(), "the hook")
-    assert running.stop() == 0
-    *waiting, done = [json.loads(line) for line in lines_of(told)]
-    assert len(waiting) >= 2 and all({"pictures", "reason", "when"} <= set(entry) for entry in waiting)
-    assert (done["picture"], done["result"], done["reused"]) == ("a.png", "a.png", False)
-    assert done["result_path"] == str(site.outbox / "a.png") and done["how"] == "carried on after an interruption"
-
-
 def test_that_a_warm_engine_is_lost_is_trouble_with_the_engine(make_site: Callable[..., Site], tmp_path: Path) -> None:
     told = tmp_path / "told"
     hooks = [{"events": ["engine_trouble"], "command": [*SCRIPT, str(told)]}]
@@ -394,20 +374,6 @@ def test_that_a_warm_engine_is_lost_is_trouble_with_the_engine(make_site: Callab
     (entry,) = [json.loads(line) for line in wait_until(lambda: lines_of(told), "the hook")]
     assert running.stop() == 0
     assert entry["event"] == "engine_trouble" and "SIGKILL" in entry["reason"]
-
-
-def test_a_failure_that_a_kill_broke_off_is_told_by_the_next_start(hooked: Callable[..., Site], tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    site = hooked({"events": ["failed"], "command": [*SCRIPT, str(told)]})
-    site.drop("a.png", b"a picture")
-    site.state.mkdir(exist_ok=True)
-    with contextlib.closing(Ledger(str(site.state))) as ledger:
-        claimed = ledger.claim(ledger.open_batch("quiet", 1), [("a.png", digest(str(site.inbox / "a.png")))], "recipe")
-        ledger.intend_quarantine(claimed[0].id, "a.png", "it is a poem")
-    running = site.start()
-    (entry,) = [json.loads(line) for line in wait_until(lambda: lines_of(told), "the hook")]
-    assert running.stop() == 0
-    assert (entry["picture"], entry["reason"], entry["folder"]) == ("a.png", "it is a poem", str(site.failed / "a.png"))
 
 
 def test_pictures_that_wait_for_the_hour_are_told_as_budget(make_site: Callable[..., Site], tmp_path: Path) -> None:

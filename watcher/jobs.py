@@ -67,33 +67,10 @@ def resume_moves(workshop: Workshop, rows: Iterable[Picture]) -> Outcome:
             workshop.ledger.wait(row.id, why, until)
             outcome.waiting += 1
             outcome.trouble = why
-            when = time.strftime("%H:%M:%S", time.localtime(until))
-            text = "{pictures} is delivered half-way: {reason}; trying again"
-            warn("waiting", text, pictures=shown, reason=why, when=when)
+            warn("waiting", "{path} is delivered half-way: {why}; trying again", path=shown, why=why)
             continue
         outcome.delivered += state is State.DONE
         outcome.failed += state is State.FAILED
-        _tell_resumed(workshop, workshop.ledger.picture(row.id))
+        tell("resumed", "{path}: carried on after an interruption, {state}", path=shown, state=state.value)
     workshop.delivery.sweep_staging()
     return outcome
-
-
-def _tell_resumed(workshop: Workshop, row: Picture) -> None:
-    """As of those that nothing broke off: who listens must not miss them."""
-    shown, how = display(row.path), "carried on after an interruption"
-    if row.state is State.DONE and row.result_path is not None:
-        tell(
-            "delivered",
-            "{picture} -> {result} ({how})",
-            picture=shown,
-            result=display(row.result_path),
-            how=how,
-            reused=row.reused,
-            seconds=0.0,
-        )
-    elif row.state is State.FAILED and row.moved_path is not None:
-        folder = display(os.path.join(workshop.config.folders.failed, row.moved_path))
-        text = "{picture} failed: {reason}; it lies at {folder} now"
-        warn("failed", text, picture=shown, reason=row.reason, folder=folder)
-    else:
-        tell("resumed", "{path}: {how}, {state}", path=shown, how=how, state=row.state.value)
