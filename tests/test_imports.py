@@ -25,11 +25,11 @@ LAYERS = (
     {"governor", "schedule"},
     {"config", "terms", "schema", "settling", "observer", "rows", "logs", "hooks", "page", "shards", "queue_needs"},
     {"ledger", "patience", "waiting", "leftovers", "metrics", "redis_link", "engine_model"},
+    {"instance"},
     {
         "engine",
         "originals",
         "mounted",
-        "instance",
         "intake",
         "outside",
         "warm_ups",

@@ -166,6 +166,24 @@ def test_what_warm_ups_cost_and_saved(billed: Site) -> None:
     assert report(billed, "--since", f"{MONTH}-04", "--until", f"{MONTH}-05")["warm_ups"] == []
 
 
+def test_a_warm_up_whose_engine_was_never_ready_cost_its_time(billed: Site) -> None:
+    ((run,),) = billed.query("SELECT MIN(id) FROM engine_runs WHERE device = 'cuda:0'")
+    with closing(sqlite3.connect(billed.state / "ledger.sqlite3")) as connection:
+        connection.execute(
+            "UPDATE engine_runs SET ready_at = NULL, device = NULL, load_seconds = 0, compute_seconds = 0, done = 0,"
+            " idle_seconds = 30, exit_seconds = 0 WHERE id = ?",
+            (run,),
+        )
+        connection.execute(
+            "INSERT INTO warm_ups (run, why, wanted_at, wanted_until, starts_engine, began_at, ended_at, idle_seconds)"
+            " SELECT id, 'command', spawned_at, exited_at, 1, spawned_at, exited_at, 0 FROM engine_runs WHERE id = ?",
+            (run,),
+        )
+        connection.commit()
+    (command,) = report(billed, "--month", MONTH)["warm_ups"]
+    assert command["cost"] == pytest.approx(30 * 0.6 / 3600, abs=1e-4) and command["idle_seconds"] == 0
+
+
 def test_the_price_is_the_users(billed: Site) -> None:
     billed.environment |= {"DROPSCALE_COST__PER_HOUR": "12", "DROPSCALE_COST__CURRENCY": "EUR"}
     told = report(billed, "--month", MONTH)

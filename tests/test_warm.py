@@ -126,6 +126,8 @@ def test_one_that_dies_when_it_is_asked_again_counts_against_nobody(make_site: M
     assert exits(site) == [9, 0]
     assert site.query("SELECT MAX(attempts), MAX(waits) FROM pictures") == [(0, 0)]
     assert len(site.query("SELECT id FROM batches")) == 2, "within the same batch"
+    ((used, spared),) = site.query("SELECT batch, spared_seconds FROM warm_ups ORDER BY id LIMIT 1")
+    assert used is None and spared is None, "the batch had to start one all the same"
 
 
 @pytest.mark.slow
@@ -198,8 +200,8 @@ def test_a_reload_keeps_it_unless_it_would_be_another_one(make_site: MakeSite) -
 
 
 def test_it_ends_with_a_watcher_that_is_killed(make_site: MakeSite) -> None:
-    site = kept(make_site)
-    running = site.start()
+    site = kept(make_site, cost={"per_hour": 3600, "currency": "EUR"}, budget={"per_month": 10})
+    running = site.start(STUB="DEVICE cuda:0")
     deliver(site, "a.png", b"one")
     wait_warm(site)
     running.kill()
@@ -207,7 +209,13 @@ def test_it_ends_with_a_watcher_that_is_killed(make_site: MakeSite) -> None:
     ended = time.time()
     assert state(site)["state"] == "off"
     wait_until(lambda: time.time() > ended + 2, "some time to pass")
+    ((began,),) = site.query("SELECT held_from FROM engine_runs")
+    before = json.loads(site.run("report", "--json").stdout)
+    assert before["gpu_seconds"] <= ended + 0.1 - began, "it does not cost any more, though nobody has closed its books"
+    assert before["warm_ups"][0]["cost"] <= before["cost"] == site.status()["budgets"][0]["used"]
     assert site.once().returncode == 0
+    after = json.loads(site.run("report", "--json").stdout)
+    assert [after[key] for key in ("cost", "warm_ups")] == [before[key] for key in ("cost", "warm_ups")]
     assert not site.query("SELECT id FROM warm_ups WHERE ended_at IS NULL OR idle_seconds IS NULL")
     ((exited_at, spawn, load, done),) = site.query(
         "SELECT exited_at, spawn_seconds, load_seconds, done FROM engine_runs"

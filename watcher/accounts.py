@@ -1,9 +1,10 @@
 """What the ledger knows of engines, pictures and their times, summed up by SQLite for `report`."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from watcher import warm_ups
+from watcher import engine_runs, warm_ups
 from watcher.bill import EngineRun, WarmUp
 from watcher.replay import Costs
 from watcher.rows import Selects
@@ -15,6 +16,8 @@ _COSTS = (
     "SELECT SUM(spawn_seconds + load_seconds), SUM(exit_seconds), SUM(compute_seconds), COUNT(*), SUM(done + failed)"
     " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? AND exit_seconds IS NOT NULL"
 )
+# of one that nobody closed, the same as `engine_runs.close_open` will enter
+_ENDED = "COALESCE(exited_at, MAX(?, COALESCE(ready_at, spawned_at)))"
 _BILLED, _OTHERS = " AND device NOT LIKE 'cpu%'", " AND device LIKE 'cpu%'"
 
 
@@ -27,12 +30,24 @@ class Pictures(NamedTuple):
     batches: int
 
 
+def seen_from_outside(ledger: Selects, state_folder: str) -> "Accounts":
+    """The accounts for who is not the watcher: one that was killed, and not started since, left its last run open."""
+    return Accounts(ledger, engine_runs.dead_since(state_folder))
+
+
 class Accounts:
     """Sums over a ledger. Times are Unix time; `until` is not part of a period."""
 
-    def __init__(self, ledger: Selects) -> None:
+    def __init__(self, ledger: Selects, dead_since: float | None = None) -> None:
+        """Open the books.
+
+        Args:
+            ledger: stays open.
+            dead_since: when engines were seen last that nobody closed, as their watcher is no more; None: it lives.
+        """
         self._ledger = ledger
         self._select = ledger.select
+        self._open_until = math.inf if dead_since is None else dead_since
 
     def pictures(self, since: float, until: float) -> Pictures:
         """Those that came to an end."""
@@ -63,7 +78,7 @@ class Accounts:
 
     def warm_ups(self, since: float, until: float, now: float) -> Iterator[WarmUp]:
         """Those that began in the period; one that is still on ends now."""
-        return warm_ups.between(self._ledger, since, until, now)
+        return warm_ups.between(self._ledger, since, until, min(now, self._open_until))
 
     def gpu_seconds(self, since: float, until: float) -> float:
         """How long devices that are billed were held, summed by SQLite; one that is at work still ends at `until`.
@@ -72,9 +87,9 @@ class Accounts:
         """
         sums = self._select(
             "SELECT host, CASE WHEN device IS NULL THEN '' WHEN device LIKE 'cpu%' THEN 'cpu' ELSE 'gpu' END AS kind,"
-            " SUM(MAX(MIN(COALESCE(exited_at, ?), ?) - MAX(COALESCE(held_from, spawned_at), ?), 0))"
+            f" SUM(MAX(MIN({_ENDED}, ?) - MAX(COALESCE(held_from, spawned_at), ?), 0))"  # noqa: S608 - ours
             " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? GROUP BY host, kind",
-            (until, until, since, since - _LONGEST_RUN_SECONDS, until),
+            (min(until, self._open_until), until, since, since - _LONGEST_RUN_SECONDS, until),
         )
         kinds = {(host, kind) for host, kind, _ in sums}
         on_cpu = {host for host, kind in kinds if kind == "cpu"} - {host for host, kind in kinds if kind == "gpu"}
@@ -88,11 +103,12 @@ class Accounts:
 
     def engine_runs(self, since: float, until: float, now: float) -> Iterator[EngineRun]:
         """Those that touch the period; one that is still at work ends now."""
+        open_until = min(now, self._open_until)
         rows = self._select(
-            "SELECT host, COALESCE(device, ''), COALESCE(held_from, spawned_at), COALESCE(exited_at, ?), load_seconds,"
+            f"SELECT host, COALESCE(device, ''), COALESCE(held_from, spawned_at), {_ENDED}, load_seconds,"  # noqa: S608 - ours
             " compute_seconds, done + failed, energy_joules, held_by, release_seconds, unreleased_bytes"
-            " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? AND COALESCE(exited_at, ?) >= ?",
-            (now, since - _LONGEST_RUN_SECONDS, until, now, since),
+            f" FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? AND {_ENDED} >= ?",
+            (open_until, since - _LONGEST_RUN_SECONDS, until, open_until, since),
         )
         for host, device, held_from, ended_at, load, compute, *rest in rows:
             yield EngineRun(host, device, held_from, ended_at, load or 0.0, compute or 0.0, *rest)

@@ -12,7 +12,7 @@ import msgspec
 
 from watcher import report as reports
 from watcher import report_pages
-from watcher.accounts import Accounts
+from watcher.accounts import seen_from_outside
 from watcher.bill import Period, Price, month
 from watcher.cli_options import config_option, load
 from watcher.errors import EXIT_DONE, EnvironmentFault, UsageError
@@ -86,15 +86,16 @@ def _collect(config: Config, period: Period, wait_seconds: float | None) -> Any:
         )
     ledger = Ledger(config.folders.state)
     ledger.check_values()
+    accounts = seen_from_outside(ledger, config.folders.state)
     wanted = reports.Settings(
         price=Price(config.cost.per_hour, config.cost.currency),
         max_seconds=config.window.max_seconds,
         max_files=config.window.max_files,
         wait_seconds=config.cost.wait_seconds if wait_seconds is None else wait_seconds,
-        governor=governor_of(config, ledger),
+        governor=governor_of(config, accounts),
     )
     try:
-        return reports.collect(Accounts(ledger), period, wanted)
+        return reports.collect(accounts, period, wanted)
     finally:
         ledger.close()
 

@@ -5,6 +5,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
+from watcher import instance
 from watcher.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def close_open(ledger: Ledger, now: float, alive: int | None = None) -> None:
         now: Unix time.
         alive: the run whose engine is held by this very watcher.
     """
-    seen_at = min(_seen_at(ledger), now)
+    seen_at = min(_seen_at(os.path.dirname(ledger.path)), now)
     with ledger.transaction() as connection:
         connection.execute(
             "UPDATE engine_runs SET exited_at = MAX(?, COALESCE(ready_at, spawned_at))"
@@ -83,20 +84,21 @@ def close_open(ledger: Ledger, now: float, alive: int | None = None) -> None:
 
 def see(ledger: Ledger) -> None:
     """An engine is at work still: called often, so it is the time of a file and no transaction."""
-    path = _seen_path(ledger)
+    path = os.path.join(os.path.dirname(ledger.path), _SEEN_NAME)
     with contextlib.suppress(OSError), open(path, "ab"):
         os.utime(path)
 
 
-def _seen_at(ledger: Ledger) -> float:
+def dead_since(state_folder: str) -> float | None:
+    """When an engine was at work last, Unix time, if no watcher lives that could have one; None: one lives."""
+    return None if instance.is_running(state_folder) else _seen_at(state_folder)
+
+
+def _seen_at(state_folder: str) -> float:
     try:
-        return os.stat(_seen_path(ledger)).st_mtime
+        return os.stat(os.path.join(state_folder, _SEEN_NAME)).st_mtime
     except OSError:
         return 0.0
-
-
-def _seen_path(ledger: Ledger) -> str:
-    return os.path.join(os.path.dirname(ledger.path), _SEEN_NAME)
 
 
 def _known_of(engine: "EngineProcess") -> dict[str, Any]:

@@ -7,7 +7,6 @@ from watcher.accounts import Accounts
 from watcher.governor import WARN_SHARE, Governor, Hold, Use
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
-from watcher.rows import Selects
 from watcher.sections import Config
 from watcher.wording import clock
 
@@ -15,16 +14,16 @@ _LOOK_SECONDS = 10.0  # what was spent changes with each batch, of which the gat
 _LONGEST_SECONDS = 60.0  # the clock may be set while it waits
 
 
-def governor_of(config: Config, ledger: Selects) -> Governor:
-    """The governor that goes by this ledger."""
-    return Governor(config.budget, config.cost, Accounts(ledger).gpu_seconds)
+def governor_of(config: Config, accounts: Accounts) -> Governor:
+    """The governor that goes by these accounts."""
+    return Governor(config.budget, config.cost, accounts.gpu_seconds)
 
 
 class Gate:
     """One service's. Times are Unix time unless they say otherwise."""
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
-        self._governor = governor_of(config, ledger)
+        self._governor = governor_of(config, Accounts(ledger))
         self._urgent_folder = config.window.urgent_folder
         self._uses: list[Use] = []
         self._verdict: Hold | None = None  # whether anything waits for it or not

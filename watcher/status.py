@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from watcher import instance, queue_note, recent, warm_ups
+from watcher.accounts import seen_from_outside
 from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
 from watcher.demand import REFUSAL_NOTE
@@ -70,8 +71,9 @@ def collect(config: Config) -> dict[str, Any]:
                 notes = ledger.notes()
                 engine = warm_ups.engine_now(ledger, running=running)
                 counts = ledger.counts()
-                hold = governor_of(config, ledger).hold(time.time())
-                uses = governor_of(config, ledger).uses(time.time())
+                governor = governor_of(config, seen_from_outside(ledger, folders.state))
+                hold = governor.hold(time.time())
+                uses = governor.uses(time.time())
                 last_batch = recent.last_batch(ledger)
                 arrivals = recent.arrivals(ledger)
                 totals = {

@@ -63,19 +63,26 @@ def end(
 
 
 def served(ledger: Ledger, row: int, pictures: int) -> None:
-    """What the batch that took the engine had of it."""
+    """What the batch that took the engine had of it; one that had nothing of it was spared nothing."""
     with ledger.transaction() as connection:
-        connection.execute("UPDATE warm_ups SET pictures = ? WHERE id = ?", (pictures, row))
+        if pictures:
+            connection.execute("UPDATE warm_ups SET pictures = ? WHERE id = ?", (pictures, row))
+        else:
+            connection.execute("UPDATE warm_ups SET batch = NULL, spared_seconds = NULL WHERE id = ?", (row,))
 
 
 def between(ledger: Selects, since: float, until: float, now: float) -> Iterator[WarmUp]:
-    """Those that began in a period, Unix time, each with what its engine took to start and to end."""
+    """Those that began in a period, Unix time, each with what its engine took to start and to end.
+
+    An engine that was never ready took all its time to start.
+    """
     rows = ledger.select(
         "SELECT why, wanted_at, COALESCE(device, ''), starts_engine,"
-        " COALESCE(w.idle_seconds, ? - MAX(began_at, COALESCE(ready_at, ?))), w.batch IS NOT NULL, pictures,"
-        " COALESCE(spared_seconds, 0), COALESCE(load_seconds, 0), COALESCE(exit_seconds, 0)"
+        " COALESCE(w.idle_seconds, MAX(? - MAX(began_at, COALESCE(ready_at, ?)), 0)), w.batch IS NOT NULL, pictures,"
+        " COALESCE(spared_seconds, 0), CASE WHEN ready_at IS NOT NULL THEN COALESCE(load_seconds, 0)"
+        " ELSE MAX(COALESCE(exited_at, ?) - COALESCE(held_from, spawned_at), 0) END, COALESCE(exit_seconds, 0)"
         " FROM warm_ups w JOIN engine_runs r ON r.id = w.run WHERE began_at >= ? AND began_at < ? ORDER BY w.id",
-        (now, now, since, until),
+        (now, now, now, since, until),
     )
     return (WarmUp(*row) for row in rows)
 

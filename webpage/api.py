@@ -10,7 +10,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, jsonify, request
 
 from watcher import failed, report
-from watcher.accounts import Accounts
+from watcher.accounts import seen_from_outside
 from watcher.bill import Price, month
 from watcher.gate import governor_of
 from watcher.names import display
@@ -142,14 +142,15 @@ def blueprint(site: Site) -> Blueprint:  # noqa: PLR0915 - a list of routes
         if not site.reading.is_there:
             raise ApiError(503, "no_ledger", "there is no ledger yet: it comes with the first `dropscale run`")
         cost, window = site.config.cost, site.config.window
+        accounts = seen_from_outside(site.reading, site.config.folders.state)
         settings = report.Settings(
             price=Price(cost.per_hour, cost.currency),
             max_seconds=window.max_seconds,
             max_files=window.max_files,
             wait_seconds=cost.wait_seconds,
-            governor=governor_of(site.config, site.reading),
+            governor=governor_of(site.config, accounts),
         )
-        return jsonify(report.as_json(report.collect(Accounts(site.reading), period, settings)))
+        return jsonify(report.as_json(report.collect(accounts, period, settings)))
 
     return api
 

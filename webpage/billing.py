@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from watcher.accounts import Accounts, Pictures
+from watcher.accounts import Pictures, seen_from_outside
 from watcher.bill import Bill, EngineRun, Period, Price, bill, month
 from watcher.gate import governor_of
 from watcher.governor import Use
@@ -63,13 +63,13 @@ def statement(reading: Reading, config: Config, month_: str = "", now: float | N
     """
     now, cost = time.time() if now is None else now, config.cost
     period = month(month_, now)
-    accounts = Accounts(reading)
+    accounts = seen_from_outside(reading, config.folders.state)
     runs = list(accounts.engine_runs(period.since, min(period.until, now), now))
     pictures = accounts.pictures(period.since, period.until) if reading.is_there else Pictures(0, 0, 0, 0)
     begin = accounts.begin()
     summed = bill(period, Price(cost.per_hour, cost.currency), runs, now if begin is None else begin)
     first = datetime.fromtimestamp(period.since)
-    budgets = governor_of(config, reading).uses(min(now, period.until - 1)) if reading.is_there else []
+    budgets = governor_of(config, accounts).uses(min(now, period.until - 1)) if reading.is_there else []
     following = "" if period.until > now else f"{datetime.fromtimestamp(period.until):%Y-%m}"
     return Statement(
         summed,
