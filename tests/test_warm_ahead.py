@@ -1,7 +1,11 @@
 """Engines that are loaded ahead of the pictures: by the clock, or because somebody asked. And let go at once."""
 
+import os
+import signal
+import subprocess
+
 import pytest
-from harness import complaint, wait_until
+from harness import command, complaint, wait_until
 from promise import Promise
 from warm_site import MakeSite, check_books, deliver, exits, kept, state, wait_gone, wait_warm
 
@@ -88,6 +92,36 @@ def test_called_off_is_also_what_the_schedule_wants_now(make_site: MakeSite) -> 
     assert running.stop() == 0
 
 
+def test_several_ask_at_once_and_one_gives_up(make_site: MakeSite) -> None:
+    """The watcher is busy meanwhile; who gave up does not get what he asked for."""
+    site = kept(make_site, 0)
+    running = site.start()
+    os.kill(running.pid, signal.SIGSTOP)
+    asking = [
+        subprocess.Popen(
+            [command(), "warm", "--for", text, "--config", str(site.config_path)],
+            cwd=site.root,
+            env=site.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for text in ("1m", "2m", "23h")
+    ]
+    wishes = "SELECT json_array_length(value) FROM notes WHERE key = 'warm_wish'"
+    wait_until(lambda: site.query(wishes) == [(3,)], "all to have asked")
+    asking[2].send_signal(signal.SIGINT)
+    asking[2].communicate()
+    assert asking[2].returncode != 0
+    os.kill(running.pid, signal.SIGCONT)
+    for process in asking[:2]:
+        told, _ = process.communicate()
+        assert process.returncode == 0 and b"the engine is kept warm until" in told, told
+    wait_warm(site)
+    ((until, began),) = site.query("SELECT wanted_until, began_at FROM warm_ups")
+    assert until - began < 130
+    assert running.stop() == 0
+
+
 def test_a_stop_while_it_is_loading_leaves_none(make_site: MakeSite) -> None:
     site = kept(make_site, 0)
     running = site.start(STUB="LATE 30")
@@ -130,6 +164,9 @@ def test_a_wish_dies_with_the_watcher_that_it_was_meant_for(make_site: MakeSite)
 def test_what_cannot_be_asked_for(make_site: MakeSite) -> None:
     site = kept(make_site)
     assert "no watcher is running" in complaint(site.run("warm", "--for", "30m"), 3)
+    site.environment["DROPSCALE_EXECUTOR"] = "rq"
+    assert "workers start their own" in complaint(site.run("warm", "--for", "30m"), 2)
+    del site.environment["DROPSCALE_EXECUTOR"]
     for arguments in (
         ["--for", "soon"],
         ["--for", "0"],

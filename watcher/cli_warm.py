@@ -4,7 +4,6 @@ import contextlib
 import re
 import time
 import uuid
-from typing import Any
 
 import click
 
@@ -49,13 +48,20 @@ def seconds(text: str) -> float:
 
 
 def _ask(config: Config, for_seconds: float) -> str:
-
+    if config.executor == "rq":
+        raise UsageError(
+            "with `executor: rq` this watcher has no engine: workers start their own", "see docs/scaling.md"
+        )
     if not instance.is_running(config.folders.state):
         raise EnvironmentFault("no watcher is running, so there is none to keep an engine", "start `dropscale run`")
     wish = wishes.Wish(uuid.uuid4().hex, time.time(), for_seconds)
     with contextlib.closing(Ledger(config.folders.state)) as ledger:
         wishes.ask(ledger, wish)
-        answer = _answer(ledger, wish)
+        try:
+            answer = _answer(ledger, wish)
+        finally:  # also on Ctrl-C
+            wishes.withdraw(ledger, wish)
+        answer = answer or wishes.answer_to(ledger, wish)
     if answer is None:
         holder = instance.describe_holder(config.folders.state)
         raise EnvironmentFault(
@@ -67,8 +73,7 @@ def _ask(config: Config, for_seconds: float) -> str:
     return answer.text
 
 
-def _answer(ledger: Any, wish: Wish) -> Answer | None:
-
+def _answer(ledger: Ledger, wish: Wish) -> Answer | None:
     until = time.monotonic() + _ANSWER_SECONDS
     while (answer := wishes.answer_to(ledger, wish)) is None and time.monotonic() < until:
         time.sleep(_POLL_SECONDS)

@@ -36,6 +36,7 @@ class Demand:
         self._command: Wanted | None = None
         self._kept: Wanted | None = None
         self._off_until = 0.0  # Unix time: the schedule's present time was called off
+        self._off_at = 0.0  # monotonic: when somebody asked for that
 
     def agree(self, terms: Terms, keep_seconds: float) -> None:
         """From now on these terms count; what was granted after a batch holds for `keep_seconds` from now at most."""
@@ -50,9 +51,15 @@ class Demand:
         """Nothing is wanted any more."""
         self._terms = None
 
-    def keep_after_batch(self, seconds: float) -> None:
-        """The next batch may come soon."""
-        self._kept = Wanted("keep_warm", time.time(), time.monotonic() + seconds)
+    def keep_after_batch(self, seconds: float, taken_at: float) -> None:
+        """The next batch may come soon.
+
+        Args:
+            seconds: from now.
+            taken_at: when this one took its engine, monotonic: if it was called off since then, it is not kept.
+        """
+        if self._off_at < taken_at:
+            self._kept = Wanted("keep_warm", time.time(), time.monotonic() + seconds)
 
     def forget_batch(self) -> None:
         """The engine that was kept after a batch is gone."""
@@ -98,20 +105,23 @@ class Demand:
         if self.refused:
             warn("not_warm", "no engine is kept warm: {reason}", reason=self.refused)
 
-    def hear_wish(self) -> bool:
+    def hear_wishes(self) -> bool:
         """See what `dropscale warm` asked for, and answer it; whether an engine was granted.
 
         Raises:
             LedgerError: it cannot be read or answered.
         """
-        if self._terms is None or self._wishes is None or (wish := self._wishes.next()) is None:
+        if self._terms is None or self._wishes is None:
             return False
-        if not wish.for_seconds:
+        granted = False
+        for wish in self._wishes.new():
+            if wish.for_seconds:
+                granted |= self._grant(wish, self._wishes, self._terms.refusal())
+                continue
+            self._wishes.answer(wish, "the engine is released; one at work ends with its batch")
             self._call_off()
             tell("warm_off", "asked to release the engine")
-            self._wishes.answer(wish, "the engine is released; one at work ends with its batch")
-            return False
-        return self._grant(wish, self._wishes, self._terms.refusal())
+        return granted
 
     def _grant(self, wish: Wish, wishes: Wishes, reason: str) -> bool:
         command = Wanted("command", wish.asked_at, time.monotonic() + wish.for_seconds)
@@ -121,9 +131,9 @@ class Demand:
             text = "asked to keep the engine warm until {until}: no, {reason}"
             warn("warm_refused", text, until=until, reason=reason)
             return False
+        wishes.answer(wish, f"the engine is kept warm until {until}")
         self._command = command
         tell("warm_asked", "asked to keep the engine warm until {until}", until=until)
-        wishes.answer(wish, f"the engine is kept warm until {until}")
         return True
 
     def _by_schedule(self, now: float, held: Wanted | None) -> Wanted | None:
@@ -141,6 +151,7 @@ class Demand:
 
     def _call_off(self) -> None:
         self._command = self._kept = None
+        self._off_at = time.monotonic()
         schedule = self._terms.schedule if self._terms else None
         span = schedule.current(time.time()) if schedule else None
         self._off_until = span.until if span else 0.0

@@ -57,6 +57,7 @@ class EngineKeeper:
         self._run: int | None = None
         self._hold: _Hold | None = None  # as long as it is without work
         self._taken: tuple[int, int] | None = None  # the row of the hold that a batch ended; what was answered before
+        self._taken_at = 0.0  # monotonic: when a batch got it
         self._failures = 0  # starts ahead in a row that came to nothing
         self._retry_at = 0.0  # monotonic
 
@@ -107,7 +108,7 @@ class EngineKeeper:
         else:
             self._end_hold(engine, batch)
             tell("engine_taken", "the engine is warm (process {pid})", pid=engine.pid)
-        engine.stays = not alone and self._stays()
+        engine.stays, self._taken_at = not alone and self._stays(), time.monotonic()
         return engine
 
     def note_ready(self, engine: EngineProcess) -> None:
@@ -143,7 +144,7 @@ class EngineKeeper:
             return
         self._failures = 0
         if self._order is not None and (keep := self._order.settings.keep_warm_seconds):
-            self._demand.keep_after_batch(keep)
+            self._demand.keep_after_batch(keep, self._taken_at)
         if self._is_old(engine):
             self._release(_OLD)
         elif (wanted := self._wanted()) is None:
@@ -178,7 +179,7 @@ class EngineKeeper:
 
     def hear_wishes(self) -> None:
         """See what `dropscale warm` asked for. Also while a job runs."""
-        if self._demand.hear_wish():
+        if self._demand.hear_wishes():
             self._failures, self._retry_at = 0, 0.0
 
     def times(self) -> list[float]:

@@ -1,5 +1,6 @@
 """The keeper of the engine, with real processes, as the loop and the batches of a watcher ask it."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,12 +12,13 @@ from house import House
 
 from sr_engine import protocol
 from watcher import engine_runs
+from watcher.engine import EngineProcess
 from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
 from watcher.schedule import Schedule
 from watcher.sections import Engine, Retry, WarmTime
 from watcher.terms import Order, Terms
-from watcher.wishes import Wish, answer_to, ask
+from watcher.wishes import Wish, answer_to, ask, withdraw
 
 
 class Watcher:
@@ -45,11 +47,14 @@ class Watcher:
 
     def batch(self) -> None:
         """One picture."""
+        self.work(self.keeper.take(self.ledger.open_batch("quiet", 1), alone=False))
+
+    def work(self, engine: EngineProcess) -> None:
+        """One picture, in an engine that was taken."""
         self._number += 1
         source = self._folder / f"{self._number}.png"
         source.write_bytes(b"a picture")
         request = protocol.Upscale(id=self._number, source=str(source), target=f"{source}-result")
-        engine = self.keeper.take(self.ledger.open_batch("quiet", 1), alone=False)
         events = list(engine.upscale([request], lambda: None))
         assert any(isinstance(event, protocol.Done) for event in events)
         self.keeper.give_back(engine)
@@ -107,6 +112,39 @@ def test_a_wish_takes_over_from_what_the_config_says(make_watcher: Callable[...,
     watcher.reason = "it is Sunday"
     watcher.turn_until(lambda: (answer := answer_to(other, Wish("3", 0, 0))) and answer.refused, "a refusal")
     other.close()
+
+
+def test_an_engine_at_work_that_is_called_off_ends_with_its_batch(
+    make_watcher: Callable[..., Watcher], house: House
+) -> None:
+    watcher = make_watcher(keep=600)
+    engine = watcher.keeper.take(watcher.ledger.open_batch("quiet", 1), alone=False)
+    with contextlib.closing(Ledger(str(house.state))) as other:
+        ask(other, Wish("1", time.time(), 0))
+        watcher.keeper.hear_wishes()
+        answer = answer_to(other, Wish("1", 0, 0))
+        assert answer is not None and "one at work ends with its batch" in answer.text
+    watcher.work(engine)
+    assert watcher.keeper.run is None
+    watcher.batch()
+    assert watcher.keeper.run is not None, "the next one is kept again"
+
+
+def test_wishes_at_the_same_time_are_all_answered_and_rubbish_is_none(
+    make_watcher: Callable[..., Watcher], house: House
+) -> None:
+    watcher = make_watcher()
+    first, second, gone = (Wish(name, time.time(), 60) for name in ("1", "2", "3"))
+    with contextlib.closing(Ledger(str(house.state))) as other:
+        other.note(warm_wish='{"id": 3}', warm_answer="rubbish")
+        watcher.step()
+        for wish in (first, gone, second):
+            ask(other, wish)
+        withdraw(other, gone)
+        watcher.step()
+        assert answer_to(other, first) and answer_to(other, second) and not answer_to(other, gone)
+        assert other.notes()["warm_wish"] == "[]"
+        assert watcher.starts() == 1
 
 
 def test_a_reason_against_it_ends_it_and_nothing_is_loaded(make_watcher: Callable[..., Watcher]) -> None:
