@@ -98,6 +98,7 @@ class EngineProcess:
         self._events: queue.Queue[tuple[float, protocol.AnyEvent | protocol.ProtocolError | None]]
         self._events = queue.Queue(_MOST_EVENTS)
         self._closed = False
+        self._silent_at: float | None = None  # monotonic: the end of its output
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._sender: threading.Thread | None = None
         self._readers = [self._thread(self._read_events), self._thread(self._read_stderr)]
@@ -176,6 +177,13 @@ class EngineProcess:
         if self.ready is None and time.monotonic() >= patience.until:
             raise self._hung(patience)
 
+    def bid_goodbye(self, *, kindly: bool = True) -> None:
+        """Let a process at rest end, without waiting for that: from any thread. One that is not ready is killed."""
+        if kindly and self.ready is not None:
+            self._send((), end=True)
+        else:
+            self._kill_group()
+
     def dismiss(self) -> None:
         """Let a process at rest go: it says goodbye and ends. One that is not ready yet is ended at once."""
         self.is_fit = False
@@ -198,11 +206,13 @@ class EngineProcess:
         with contextlib.suppress(OSError):
             if process.stdin:
                 process.stdin.close()
+        was_gone = process.poll() is not None
         try:
             process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-        self.meter.ended(time.monotonic())
+        # nobody may have had time for it for long, as a share did not answer
+        self.meter.ended(self._silent_at if was_gone and self._silent_at is not None else time.monotonic())
         self._kill_group()  # what a wrapper of the engine left behind
         for reader, pipe in zip(self._readers, (process.stdout, process.stderr), strict=True):
             reader.join(timeout=1.0)
@@ -319,6 +329,8 @@ class EngineProcess:
             self._put(error)
         except (OSError, ValueError):
             pass
+        else:
+            self._silent_at = time.monotonic()
         self._put(None)
 
     def _put(self, event: protocol.AnyEvent | protocol.ProtocolError | None) -> None:

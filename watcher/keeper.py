@@ -1,10 +1,12 @@
 """The engine of a watcher: started for a batch or ahead of it, metered, kept while it is wanted, then let go at once.
 
 There is at most one, and only the thread of the jobs touches it: batches, and the errands that the watcher's loop asks
-for between them. So nothing here is locked, and a batch never finds an engine that is being let go.
+for between them. But for one thing: a job may take long that has no work for an engine, as it copies earlier results or
+a share does not answer. Then the loop tells the held one to end when its time is up, and no batch takes that any more.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from watcher.wording import clock
 
 _LONGEST_SECONDS = 86_400.0  # memory in pieces, tiles that had to be small: a day of it is enough
 _SIGN_SECONDS = 1.0  # how often a held engine is noted to be alive: after a kill of the watcher that is its end
+_GOODBYE_SECONDS = 10.0  # from then on it is not asked any more
+_OVER = "its time is up"
 _OLD = "it is old, a fresh one follows if it is wanted"
 
 
@@ -34,7 +38,7 @@ class _Hold:
     row: int
     wanted: Wanted
     began: float  # monotonic, as the next
-    ended: float | None = None  # that is now, unless it was told before
+    ended: float | None = None  # when it was told to end: from then on no batch may have it
 
 
 class EngineKeeper:
@@ -56,6 +60,7 @@ class EngineKeeper:
         self._watch: DeviceWatch | None = None
         self._run: int | None = None
         self._hold: _Hold | None = None  # as long as it is without work
+        self._letting_go = threading.Lock()  # or a batch takes it
         self._taken: tuple[int, int] | None = None  # the row of the hold that a batch ended; what was answered before
         self._taken_at = 0.0  # monotonic: when a batch got it
         self._failures = 0  # starts ahead in a row that came to nothing
@@ -102,11 +107,15 @@ class EngineKeeper:
         """
         if alone:
             self._release("a picture is tried alone")
+        with self._letting_go:
+            if self._engine is not None and not self.is_leaving:
+                self._end_hold(self._engine, batch)
+        if self.is_leaving:
+            self._release(_OVER)
         engine = self._engine
         if engine is None:
             engine = self._start(batch, admission)
         else:
-            self._end_hold(engine, batch)
             tell("engine_taken", "the engine is warm (process {pid})", pid=engine.pid)
         engine.stays, self._taken_at = not alone and self._stays(), time.monotonic()
         return engine
@@ -152,7 +161,29 @@ class EngineKeeper:
         else:
             self._begin_hold(wanted, starts_engine=False)
 
+    # For the loop, while a job runs
+
+    def guard(self) -> None:
+        """See that an engine which the job has no work for does not stay when its time is up."""
+        with self._letting_go:
+            engine, hold, now = self._engine, self._hold, time.monotonic()
+            if engine is None or hold is None:
+                return
+            engine_runs.see(self._ledger)
+            if hold.ended is not None:
+                if now > hold.ended + _GOODBYE_SECONDS:
+                    engine.bid_goodbye(kindly=False)
+            elif self._wanted() is None:
+                hold.ended = now
+                self._tell_release(engine, self._demand.refused or _OVER)
+                engine.bid_goodbye()
+
     # For the loop, while no job runs
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether there is one that was told to end, and whose books are open."""
+        return self._hold is not None and self._hold.ended is not None
 
     def errand(self, *, may_load: bool) -> Callable[[], None] | None:
         """What is to be done with the engine now, in the thread of the jobs; None: nothing.
@@ -168,10 +199,10 @@ class EngineKeeper:
                 return None
             return lambda: self._load_ahead(wanted)
         engine_runs.see(self._ledger)
-        if engine.wants_attention:
+        if engine.wants_attention and not self.is_leaving:
             return self._attend
-        if wanted is None or self._is_old(engine):
-            why = _OLD if wanted is not None else self._demand.refused or "its time is up"
+        if wanted is None or self._is_old(engine) or self.is_leaving:
+            why = _OLD if wanted is not None else self._demand.refused or _OVER
             return lambda: self._release(why)
         if hold is not None and (hold.wanted.why, hold.wanted.until) != (wanted.why, wanted.until):
             return lambda: self._hold_for(wanted)
@@ -250,11 +281,16 @@ class EngineKeeper:
         engine = self._engine
         if engine is None:
             return
-        tell("engine_released", "releasing the engine (process {pid}): {why}", pid=engine.pid, why=why)
-        if self._hold is not None:
+        if not self.is_leaving:
+            self._tell_release(engine, why)
+        if self._hold is not None and self._hold.ended is None:
             self._hold.ended = time.monotonic()
         engine.dismiss()  # before any book: whatever becomes of those, its memory is to be free
         self._end()
+
+    @staticmethod
+    def _tell_release(engine: EngineProcess, why: str) -> None:
+        tell("engine_released", "releasing the engine (process {pid}): {why}", pid=engine.pid, why=why)
 
     def _load_ahead(self, wanted: Wanted) -> None:
         try:
@@ -266,7 +302,7 @@ class EngineKeeper:
 
     def _attend(self) -> None:
         engine = self._engine
-        if engine is None:
+        if engine is None or self.is_leaving:
             return
         was_ready = engine.ready is not None
         try:

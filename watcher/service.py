@@ -230,9 +230,11 @@ class Service:
 
     def _start_job(self, now: float) -> None:
         may_work = self.inbox.armed and not self._renewed
-        if self._job is None and may_work:
+        if self._job is None and may_work and not self._keeper.is_leaving:
             self._start_batch(now)
-        if self._job is None and (errand := self._keeper.errand(may_load=may_work)):
+        if self._job is not None:
+            self._keeper.guard()
+        elif errand := self._keeper.errand(may_load=may_work):
             self._submit(lambda: self._run_errand(errand))
 
     def _start_batch(self, now: float) -> None:

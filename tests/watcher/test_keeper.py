@@ -90,6 +90,40 @@ def test_without_a_reason_each_batch_has_an_engine_of_its_own(make_watcher: Call
     assert (watcher.starts(), watcher.rows()) == (2, [])
 
 
+def has_ended(pid: int) -> bool:
+    """Whether this child has, which nobody has reaped."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_one_whose_time_is_up_ends_also_while_a_job_has_no_work_for_it(
+    make_watcher: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch, is_ready: bool
+) -> None:
+    """The job copies earlier results, or a share does not answer; what it costs ends with the process."""
+    if not is_ready:
+        monkeypatch.setenv("STUB", "LATE 30")
+    watcher = make_watcher(schedule=Schedule([WarmTime("* * * * *", 120)]))
+    watcher.turn_until(lambda: watcher.keeper.run, "the engine to be loaded")
+    if is_ready:
+        watcher.turn_until(lambda: watcher.ledger.select("SELECT 1 FROM engine_runs WHERE ready_at > 0", ()), "ready")
+    ((pid,),) = watcher.ledger.select("SELECT pid FROM engine_runs", ())
+    watcher.keeper.guard()
+    assert not has_ended(pid), "its time is not up"
+    watcher.reason = "the budget is used up"
+    watcher.keeper.guard()
+    wait_until(lambda: has_ended(pid), "the engine to end")
+    gone_at = time.time()
+    watcher.keeper.guard()
+    watcher.reason = ""
+    monkeypatch.setenv("STUB", "")
+    wait_until(lambda: time.time() > gone_at + 0.5, "the job to go on")
+    watcher.batch()
+    assert watcher.starts() == 2, "no batch takes one that is leaving"
+    ((exited_at, code),) = watcher.ledger.select("SELECT exited_at, exit_code FROM engine_runs WHERE id = 1", ())
+    assert exited_at < gone_at + 0.1 and code == (0 if is_ready else -9)
+    assert watcher.rows()[0] == ("schedule", True, False, 0)
+
+
 def test_a_wish_takes_over_from_what_the_config_says(make_watcher: Callable[..., Watcher], house: House) -> None:
     watcher = make_watcher(keep=600)
     watcher.batch()
