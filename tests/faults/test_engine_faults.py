@@ -5,12 +5,14 @@ Only a picture's own fault sends it to `failed`; the good pictures beside it are
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from harness import QUICK, ROOT, STUB_ENGINE, Running, Site, photo, stub_result, wait_until
+from strace import needs_strace
 
 GOOD = {f"good {number}.png": photo(number, 8, 8) for number in range(3)}
 
@@ -339,3 +341,30 @@ def test_a_share_that_reads_too_slowly_is_not_the_pictures_fault(make_site: Call
     assert site.names(site.archive) == {"b.png"}
     assert site.names(site.inbox) == {"a.png"} and not site.names(site.failed)
     assert "could not be read in its time" in site.status()["waiting"][0]["why"]
+
+
+def test_a_held_engine_ends_in_its_time_though_a_share_does_not_answer(stub_site: Site) -> None:
+    """The thread that has the engine hangs in a move; it has no work for it."""
+    needs_strace()
+    site = stub_site
+    site.configure(engine={"command": STUB_ENGINE, "keep_warm_seconds": 600})
+    running = site.start()
+    site.drop("a.png", b"a picture")
+    wait_until(lambda: "the engine is kept warm" in running.log(), "it to be warm")
+    hanging = ["-e", "trace=renameat2", "-e", f"inject=renameat2:delay_enter={60 * 10**6}"]
+    tracing = subprocess.Popen(
+        ["strace", "-f", "-o", os.devnull, *hanging, "-p", str(running.pid)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert tracing.stderr is not None and "attached" in tracing.stderr.readline()
+        site.drop("b.png", b"a picture")
+        wait_until(lambda: site.query("SELECT 1 FROM pictures WHERE state = 'publishing'"), "the move to hang")
+        assert site.run("warm", "--off").returncode == 0
+        wait_until(lambda: not site.engines(), "the engine to end", 30)
+        assert site.names(site.inbox) == {"b.png"}
+    finally:
+        tracing.kill()
+        tracing.communicate()
+    wait_until(lambda: not site.names(site.inbox), "the move to go on")
+    assert running.stop() == 0, running.log()
+    assert site.query("SELECT exit_code, exit_seconds < 5 FROM engine_runs") == [(0, 1)]
