@@ -171,6 +171,8 @@ def test_what_cannot_be_asked_for(make_site: MakeSite) -> None:
         ["--for", "soon"],
         ["--for", "0"],
         ["--for", "25h"],
+        ["--for", "1h30m"],
+        ["--for", "0.001s"],
         ["--for", "-5"],
         [],
         ["--for", "1h", "--off"],

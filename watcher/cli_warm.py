@@ -36,13 +36,14 @@ def seconds(text: str) -> float:
     """A time as users write it.
 
     Raises:
-        UsageError: it is none, or too long.
+        UsageError: it is none, or too short or long.
     """
     parts = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
     found = float(parts[1]) * _UNITS[parts[2]] if parts else 0.0
-    if not 0 < found <= _LONGEST_SECONDS:
+    if not 1 <= found <= _LONGEST_SECONDS:
         raise UsageError(
-            f"--for {text!r} is not allowed; expected more than nothing and 24h at most", "write it as 30m"
+            f"--for {text[:40]!r} is not allowed; expected one number with s, m or h, from 1s to 24h",
+            "write it as 30m",
         )
     return found
 

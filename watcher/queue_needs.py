@@ -4,6 +4,7 @@ import importlib.util
 import os
 
 from watcher.errors import ConfigError, EnvironmentFault
+from watcher.journal import warn
 from watcher.sections import Config
 
 
@@ -41,6 +42,9 @@ def check(config: Config) -> None:
             "inbox and outbox have no folder in common that workers could mount",
             "put them on one share and name it with queue.share",
         )
+    if config.engine.keep_warm_seconds or config.warm:
+        text = "engine.keep_warm_seconds and warm count for nothing with executor: rq, workers start their own engines"
+        warn("not_warm", text)
 
 
 def share_of(config: Config) -> str:

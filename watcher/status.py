@@ -180,7 +180,7 @@ def _engine(engine: dict[str, Any]) -> str:
 
 def _next_warm(config: Config) -> str | None:
     """When the schedule loads the engine next, RFC 3339."""
-    if not config.warm:
+    if not config.warm or config.executor == "rq":
         return None
     from watcher.schedule import Schedule  # noqa: PLC0415 - for who has one
 

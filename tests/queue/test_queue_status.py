@@ -53,6 +53,15 @@ def test_without_a_worker_pictures_wait_and_status_says_for_what(make_queue_site
     settle(promise)
 
 
+def test_no_engine_is_promised_to_be_kept(make_queue_site: Callable[..., QueueSite]) -> None:
+    site = make_queue_site(engine={"keep_warm_seconds": 60})
+    site.environment["DROPSCALE_WARM"] = "[{at: '* * * * *', for_seconds: 120}]"
+    running = site.start()
+    assert "count for nothing with executor: rq" in running.log()
+    assert site.status()["engine"]["next_warm"] is None
+    assert running.stop() == 0
+
+
 def test_a_local_site_has_no_queue(stub_site: Site) -> None:
     stub_site.drop("a.png", b"a picture")
     assert stub_site.once().returncode == 0
