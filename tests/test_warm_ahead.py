@@ -1,11 +1,13 @@
 """Engines that are loaded ahead of the pictures: by the clock, or because somebody asked. And let go at once."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 
 import pytest
-from harness import command, complaint, wait_until
+from harness import Site, command, complaint, wait_until
 from promise import Promise
 from warm_site import MakeSite, check_books, deliver, exits, kept, state, wait_gone, wait_warm
 
@@ -92,11 +94,22 @@ def test_called_off_is_also_what_the_schedule_wants_now(make_site: MakeSite) -> 
     assert running.stop() == 0
 
 
+def stopped_without_a_lock(site: Site, pid: int) -> bool:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with contextlib.closing(sqlite3.connect(site.state / "ledger.sqlite3", timeout=0.2)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        os.kill(pid, signal.SIGCONT)
+        return False
+    return True
+
+
 def test_several_ask_at_once_and_one_gives_up(make_site: MakeSite) -> None:
     """The watcher is busy meanwhile; who gave up does not get what he asked for."""
     site = kept(make_site, 0)
     running = site.start()
-    os.kill(running.pid, signal.SIGSTOP)
+    wait_until(lambda: stopped_without_a_lock(site, running.pid), "the watcher to be stopped between two transactions")
     asking = [
         subprocess.Popen(
             [command(), "warm", "--for", text, "--config", str(site.config_path)],
