@@ -86,14 +86,14 @@ class Accounts:
         Runs that never named their device are taken for others of their machine's, as in `watcher.bill`.
         """
         sums = self._select(
-            "SELECT host, CASE WHEN device IS NULL THEN '' WHEN device LIKE 'cpu%' THEN 'cpu' ELSE 'gpu' END AS kind,"
-            f" SUM(MAX(MIN({_ENDED}, ?) - MAX(COALESCE(held_from, spawned_at), ?), 0))"  # noqa: S608 - ours
+            f"SELECT host, SUM(MAX(MIN({_ENDED}, ?) - MAX(COALESCE(held_from, spawned_at), ?), 0)),"  # noqa: S608 - ours
+            " CASE WHEN device IS NULL THEN '' WHEN device LIKE 'cpu%' THEN 'cpu' ELSE 'gpu' END AS kind"
             " FROM engine_runs WHERE spawned_at >= ? AND spawned_at < ? GROUP BY host, kind",
             (min(until, self._open_until), until, since, since - _LONGEST_RUN_SECONDS, until),
         )
-        kinds = {(host, kind) for host, kind, _ in sums}
+        kinds = {(host, kind) for host, _, kind in sums}
         on_cpu = {host for host, kind in kinds if kind == "cpu"} - {host for host, kind in kinds if kind == "gpu"}
-        return float(sum(seconds for host, kind, seconds in sums if kind == "gpu" or (not kind and host not in on_cpu)))
+        return float(sum(seconds for host, seconds, kind in sums if kind == "gpu" or (not kind and host not in on_cpu)))
 
     def begin(self) -> float | None:
         """When the first picture or engine came that the ledger knows, Unix time."""

@@ -318,6 +318,7 @@ class Service:
         self.inbox.disarm()
         self._stops = max(self._stops, 1) if self._job is not None else self._stops
         while self._job is not None and not self._job.done():
+            self._keeper.guard()
             self._pause(1.0)
         self._intake.close()
         self._worker.shutdown()

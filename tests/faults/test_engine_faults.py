@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from harness import QUICK, ROOT, STUB_ENGINE, Running, Site, photo, stub_result, wait_until
 from strace import needs_strace
 
@@ -343,7 +344,8 @@ def test_a_share_that_reads_too_slowly_is_not_the_pictures_fault(make_site: Call
     assert "could not be read in its time" in site.status()["waiting"][0]["why"]
 
 
-def test_a_held_engine_ends_in_its_time_though_a_share_does_not_answer(stub_site: Site) -> None:
+@pytest.mark.parametrize("end", ["called off", "stop"])
+def test_a_held_engine_ends_in_its_time_though_a_share_does_not_answer(stub_site: Site, end: str) -> None:
     """The thread that has the engine hangs in a move; it has no work for it."""
     needs_strace()
     site = stub_site
@@ -359,12 +361,17 @@ def test_a_held_engine_ends_in_its_time_though_a_share_does_not_answer(stub_site
         assert tracing.stderr is not None and "attached" in tracing.stderr.readline()
         site.drop("b.png", b"a picture")
         wait_until(lambda: site.query("SELECT 1 FROM pictures WHERE state = 'publishing'"), "the move to hang")
-        assert site.run("warm", "--off").returncode == 0
+        if end == "stop":
+            running.process.send_signal(signal.SIGTERM)
+        else:
+            assert site.run("warm", "--off").returncode == 0
         wait_until(lambda: not site.engines(), "the engine to end", 30)
         assert site.names(site.inbox) == {"b.png"}
     finally:
         tracing.kill()
         tracing.communicate()
     wait_until(lambda: not site.names(site.inbox), "the move to go on")
-    assert running.stop() == 0, running.log()
+    if end == "called off":
+        running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0, running.log()
     assert site.query("SELECT exit_code, exit_seconds < 5 FROM engine_runs") == [(0, 1)]
