@@ -30,7 +30,8 @@ class Wanted(NamedTuple):
     @property
     def until_at(self) -> float:
         """The same in Unix time, as far as the clocks are now."""
-        return time.time() + self.until - time.monotonic()
+        # rounded, as both clocks were not read at the same instant: 9:00 would be told as 8:59:59
+        return round(time.time() + self.until - time.monotonic(), 2)
 
 
 def begin(ledger: Ledger, run: int, wanted: Wanted, *, starts_engine: bool) -> int:

@@ -18,6 +18,7 @@ from watcher.ledger import Ledger
 from watcher.schedule import Schedule
 from watcher.sections import Engine, Retry, WarmTime
 from watcher.terms import Order, Terms
+from watcher.warm_ups import Wanted
 from watcher.wishes import Wish, answer_to, ask, withdraw
 
 
@@ -179,6 +180,13 @@ def test_wishes_at_the_same_time_are_all_answered_and_rubbish_is_none(
         assert answer_to(other, first) and answer_to(other, second) and not answer_to(other, gone)
         assert other.notes()["warm_wish"] == "[]"
         assert watcher.starts() == 1
+
+
+def test_what_is_wanted_until_a_full_minute_is_told_so() -> None:
+    for _ in range(50):
+        minute = (time.time() // 60 + 5) * 60
+        wanted = Wanted("schedule", 0.0, time.monotonic() + minute - time.time())
+        assert wanted.until_at == minute
 
 
 def test_a_reason_against_it_ends_it_and_nothing_is_loaded(make_watcher: Callable[..., Watcher]) -> None:
