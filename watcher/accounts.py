@@ -98,7 +98,9 @@ class Accounts:
     def begin(self) -> float | None:
         """When the first picture or engine came that the ledger knows, Unix time."""
         signs = [("pictures", "arrived_at"), ("engine_runs", "spawned_at"), ("batches", "started_at")]
-        found = [self._select(f"SELECT MIN({column}) FROM {table}", ()) for table, column in signs]  # noqa: S608 - ours
+        # the condition is that of the index on arrivals, which is not used without
+        asked = (f"SELECT MIN({column}) FROM {table} WHERE {column} IS NOT NULL" for table, column in signs)  # noqa: S608
+        found = [self._select(text, ()) for text in asked]
         return min((at for rows in found for (at,) in rows if at is not None), default=None)
 
     def engine_runs(self, since: float, until: float, now: float) -> Iterator[EngineRun]:
