@@ -16,16 +16,15 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Retry
-from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.executions import ExecutionRegistry
 from rq.job import JobStatus
 from rq.results import Result
 from rq.utils import as_text
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from sr_engine.models import Model
 from watcher.errors import EnvironmentFault
-from watcher.redis_link import SERIALIZER, RedisGone, ShardJob, check, connect, queue, shown
+from watcher.redis_link import SERIALIZER, RedisGone, ShardJob, check, connect, listed, listeners, queue, shown
 from watcher.sections import Queue as Settings
 from watcher.shards import FUNCTION, RUNS_KEY, Report, Run, Shard, timeout_seconds
 
@@ -88,7 +87,7 @@ class Flights:
             model: of the batch, for how long it may take.
         """
         self.connection = connection
-        self.workers = 0
+        self.listeners: frozenset[bytes] = frozenset()
         self._settings = settings
         self._owner = owner
         self._model = model
@@ -106,6 +105,10 @@ class Flights:
     def carries(self, key: str) -> bool:
         """Whether a picture is on its way."""
         return any(entry.key == key for flight in self._flights.values() for entry in flight.shard.entries)
+
+    def are_at_work(self) -> bool:
+        """Whether a worker is at one of them."""
+        return any(flight.status == JobStatus.STARTED for flight in self._flights.values())
 
     def enqueue(self, shard: Shard, attempt: int, refusals: int) -> Flight:
         """Put a job into the queue; one that is there already is not doubled."""
@@ -184,7 +187,7 @@ class Flights:
 
     def hopeless(self) -> str:
         """Why nothing is going to happen, once it was so for long enough; else empty."""
-        if self.workers or any(flight.status == JobStatus.STARTED for flight in self._flights.values()):
+        if self.listeners or self.are_at_work():
             self._alone_since = None
             return ""
         now = time.monotonic()
@@ -239,7 +242,8 @@ class Flights:
         """Remove whatever Redis has of a job; a worker that is at it does not mind."""
         job = ShardJob(job_id, connection=self.connection, serializer=SERIALIZER)
         job.origin = self._queue.name
-        with contextlib.suppress(ValueError):  # RQ looks for executions whose own keys may have expired
+        # RQ looks for executions whose own keys may have expired, and for the status of what Redis has lost
+        with contextlib.suppress(ValueError, InvalidJobOperation):
             job.delete()
         executions = ExecutionRegistry(job_id, self.connection).key
         self.connection.delete(RUNS_KEY.format(job_id), job.key, RESULTS_KEY.format(job_id), executions)
@@ -251,24 +255,27 @@ class Flights:
     def _ours(self) -> list[str]:
         on_their_way = self._queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
         everywhere = [
-            *self._queue.get_job_ids(),
-            *self._queue.intermediate_queue.get_job_ids(),
+            *self._listed(self._queue.key),
+            *self._listed(self._queue.intermediate_queue.key),
             *(job_id for job_id, _ in on_their_way),
             *self._queue.finished_job_registry.get_job_ids(cleanup=False),
             *self._queue.failed_job_registry.get_job_ids(cleanup=False),
         ]
         return [job_id for job_id in dict.fromkeys(everywhere) if job_id.startswith(f"{self._owner}-")]
 
+    def _listed(self, key: str) -> list[str]:
+        """Names in one of RQ's lists; RQ itself fails over one that is no text."""
+        return [as_text(name) for name in listed(self.connection, key) if _is_text(name)]
+
     def _audit(self, now: float) -> None:
         """Who listens, and whether all that waits does so in the queue."""
         # where something runs somebody listens: `status` is not to say otherwise until the next look
-        is_late = not self.workers and any(flight.status == JobStatus.STARTED for flight in self._flights.values())
+        is_late = not self.listeners and self.are_at_work()
         if now < self._audited_at + (_POLLS_SECONDS if is_late else _AUDIT_SECONDS):
             return
         self._audited_at = now
-        keys = self.connection.smembers(WORKERS_BY_QUEUE_KEY % self._settings.name)
-        self.workers = int(self.connection.exists(*keys)) if keys else 0
-        waiting = set(self._queue.get_job_ids())
+        self.listeners = listeners(self.connection, self._settings.name)
+        waiting = set(self._listed(self._queue.key))
         for flight in self._flights.values():
             if flight.job_id in waiting:
                 flight.sign_seen = now
@@ -299,10 +306,15 @@ def listening(settings: Settings) -> int:
     with connect(settings.url) as connection:
         try:
             check(connection, settings.url)
-            keys = connection.smembers(WORKERS_BY_QUEUE_KEY % settings.name)
-            return int(connection.exists(*keys)) if keys else 0
+            return len(listeners(connection, settings.name))
         except (RedisGone, RedisError) as error:
             raise EnvironmentFault(str(error), "start it, or correct queue.url") from error
+
+
+def _is_text(name: bytes) -> bool:
+    with contextlib.suppress(UnicodeDecodeError):
+        return bool(name.decode())
+    return False
 
 
 def _decoded(values: dict[bytes, bytes]) -> dict[str, Run]:

@@ -24,6 +24,7 @@ from watcher.flights import Flight, Flights
 from watcher.intake import pixels_of
 from watcher.journal import tell, warn
 from watcher.ledger import Ledger
+from watcher.newcomers import Newcomers
 from watcher.queue_needs import share_of
 from watcher.queue_note import NOTE, OWNER_NOTE, JobState, QueueState
 from watcher.redis_link import RedisGone, check, connect, shown
@@ -54,10 +55,26 @@ class QueueExecutor:
         self._ledger = ledger
         self._connection = connect(config.queue.url)
         self._refusing: dict[str, str] = {}
+        self._newcomers: Newcomers | None = None
+
+    def look_out_for_workers(self, wake: Callable[[], None]) -> None:
+        """When a batch gives up, call `wake` once a worker has come; for a watcher that stays."""
+        self._newcomers = Newcomers(self._config.queue, wake)
+
+    def workers_have_come(self) -> bool:
+        """Whether one has since a batch gave up; told once."""
+        return self._newcomers is not None and self._newcomers.have_come()
+
+    def close(self) -> None:
+        """Look out for nobody any more."""
+        if self._newcomers is not None:
+            self._newcomers.end()
 
     def take(self, batch: int, pictures: Sequence[Picture]) -> "QueueEngine":
         """For pictures of a batch; to be closed."""
-        return QueueEngine(self._config, self._model, self._ledger, self._flights(), batch, pictures, self._refusing)
+        self.close()
+        flights, refusing = self._flights(), self._refusing
+        return QueueEngine(self._config, self._model, self._ledger, flights, batch, pictures, refusing, self._newcomers)
 
     def _flights(self) -> Flights:
         owner = self._ledger.notes().get(OWNER_NOTE, "")
@@ -95,6 +112,7 @@ class QueueEngine:
     batch: int
     pictures: Sequence[Picture]
     refusing: dict[str, str]  # by host: why its worker refused its last job
+    newcomers: Newcomers | None = None
     _wanted: dict[str, _Wanted] = field(default_factory=dict)  # by content key
     _suspects: set[int] = field(default_factory=set)
     _trouble: EngineTrouble | None = None
@@ -104,7 +122,7 @@ class QueueEngine:
     _noted: str = ""
     _noted_at: float = 0.0
     _open_runs: dict[str, Run] = field(default_factory=dict)
-    _alarmed: set[str] = field(default_factory=set)  # runs
+    _measured: set[str] = field(default_factory=set)  # runs after which it was seen whether memory is back
 
     def upscale(
         self, requests: Sequence[protocol.Upscale], stopping: Callable[[], float | None]
@@ -116,11 +134,23 @@ class QueueEngine:
             EngineGaveUp: Redis does not answer, no worker listens, or none can do the work.
             EngineStopped: `stopping` said so. What is in the queue stays there, and is found by the next watcher.
         """
+        try:
+            yield from self._upscale_if_possible(requests, stopping)
+        except EngineGaveUp:
+            if self.newcomers is not None:
+                self.newcomers.look_out(self.flights.listeners if self._hopeless else None)
+            raise
+
+    def _upscale_if_possible(
+        self, requests: Sequence[protocol.Upscale], stopping: Callable[[], float | None]
+    ) -> Iterator[protocol.AnyEvent]:
         url = self.config.queue.url
         try:
             check(self.flights.connection, url)
-        except (RedisGone, EnvironmentFault, ConfigError) as error:
+        except RedisGone as error:
             raise EngineGaveUp(str(error), retryable=False) from error
+        except (EnvironmentFault, ConfigError) as error:
+            raise EngineGaveUp(f"{error.message}: {error.remedy}", retryable=False) from error
         try:
             yield from self._upscale(requests, stopping)
         except RedisError as error:
@@ -151,8 +181,9 @@ class QueueEngine:
                 yield from self._land(flight)
             yield from self._answer_late_ones()
             self._see_runs()
-            if problem := self._hopeless or self.flights.hopeless():
-                raise EngineGaveUp(problem, retryable=False)
+            self._hopeless = self._hopeless or self.flights.hopeless()
+            if self._hopeless:
+                raise EngineGaveUp(self._hopeless, retryable=False)
             if not landed:
                 time.sleep(_POLL_SECONDS)
         if self._trouble is not None:
@@ -232,11 +263,13 @@ class QueueEngine:
         if report is None:
             self._retry_lost(flight, left)
         elif report.refused:
-            if flight.refusals + 1 >= _MOST_REFUSALS:
+            # a device that is busy, perhaps with our own work on that machine, is free again some time
+            refusals = flight.refusals + (not (report.busy and self.flights.are_at_work()))
+            if refusals >= _MOST_REFUSALS:
                 self._hopeless = report.refused
                 return
             warn("queue_refused", "job {job} refused: {reason}", job=flight.job_id, reason=report.refused)
-            self._enqueue(left, flight.attempt + 1, flight.refusals + 1)
+            self._enqueue(left, flight.attempt + 1, refusals)
         elif report.trouble is not None:
             trouble, entries = report.trouble, flight.shard.entries
             in_work = {entries[number].key for number in trouble.in_work if number < len(entries)}
@@ -336,9 +369,9 @@ class QueueEngine:
 
     def _enter(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            if run.alarm and run.id not in self._alarmed:
-                self._alarmed.add(run.id)
-                warn("not_released", "{host}: {alarm}", host=run.host, alarm=run.alarm)
+            if run.release_seconds is not None and run.id not in self._measured:
+                self._measured.add(run.id)
+                remote_runs.note_release(self.ledger, run)
             remote_runs.enter(self.ledger, self.batch, run)
             if run.ended_at is None:
                 self._open_runs[run.id] = run
@@ -359,7 +392,7 @@ class QueueEngine:
             for flight in self.flights
         ]
         where, refusing = shown(self.config.queue.url), tuple(self.refusing.values())
-        state = QueueState(self.batch, where, self.flights.workers, tuple(jobs), refusing)
+        state = QueueState(self.batch, where, len(self.flights.listeners), tuple(jobs), refusing)
         note = state.as_note()
         if note[NOTE] != self._noted:
             self.ledger.note(**note)

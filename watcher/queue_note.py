@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 NOTE = "queue"
+ALARMS_NOTE = "worker_alarms"  # memory that was not given back, in words, by machine and device
 OWNER_NOTE = "queue_owner"  # what this watcher calls its jobs
 
 
@@ -50,3 +51,28 @@ def places(state: QueueState | None, batch: int | None) -> dict[int, str]:
     if state is None or state.batch != batch:
         return {}
     return {picture: job.where for job in state.jobs for picture in job.pictures}
+
+
+def alarms(notes: Mapping[str, str]) -> dict[str, str]:
+    """What the last engine on each worker's device left there; empty: nothing."""
+    try:
+        return msgspec.json.decode(notes.get(ALARMS_NOTE, ""), type=dict[str, str])
+    except msgspec.DecodeError:
+        return {}
+
+
+def with_alarm(notes: Mapping[str, str], host: str, device: str, alarm: str) -> dict[str, str]:
+    """The note once an engine has ended there; empty: it says so already.
+
+    Args:
+        notes: of the ledger.
+        host: where it ran.
+        device: likewise.
+        alarm: what it left, in words; empty: nothing.
+    """
+    told = alarms(notes)
+    where = f"{host} {device}"
+    if not alarm and where not in told:
+        return {}
+    told = {**told, where: f"{host}: {alarm}"} if alarm else {key: text for key, text in told.items() if key != where}
+    return {ALARMS_NOTE: msgspec.json.encode(told).decode()}

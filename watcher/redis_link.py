@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,7 +10,6 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.backoff import AbstractBackoff, ExponentialBackoff, NoBackoff
 from redis.exceptions import (
-    AuthenticationError,
     ConnectionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -19,10 +19,13 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 from rq import Queue
+from rq.exceptions import DeserializationError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import get_version
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from watcher import redis_troubles
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.journal import tell, warn
 from watcher.shards import FUNCTION
@@ -37,6 +40,7 @@ _REFUSAL_TOLD_SECONDS = 60.0
 _REFUSED_PAUSE_SECONDS = 0.2  # RQ repeats some transactions by itself, and at once
 # What it says while its memory or disk is full, or another one took over as master; none of it is the command's fault.
 _REFUSALS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "BUSY ", "TRYAGAIN", "UNBLOCKED")
+_MOST_BYTES = 64 << 20  # of a job, unpacked: of ours each picture has a few hundred
 _OLDEST = (6, 2, 0)  # BLMOVE: with an older one a job is lost whose worker dies as it takes it
 
 
@@ -107,10 +111,31 @@ class ShardJob(Job):
 
     handler: Callable[[Any], Any] | None = None
 
+    def restore(self, raw_data: Any) -> Any:
+        """As RQ's; what would fill the memory when it is unpacked is not.
+
+        Raises:
+            ValueError: it is larger than any job of ours.
+        """
+        data = raw_data.get(b"data", b"")
+        with contextlib.suppress(zlib.error):  # it may come as it is
+            data = zlib.decompressobj().decompress(data, _MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MiB")
+        return super().restore(raw_data)
+
     @property
     def func(self) -> Callable[[Any], Any] | None:
         """The one thing; None for anything else that a job may name."""
-        return self.handler if self.func_name == FUNCTION and self.instance is None else None
+        return self.handler if self.is_ours else None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it asks for the one thing, with one manifest."""
+        try:
+            return self.func_name == FUNCTION and self.instance is None and len(self.args) == 1 and not self.kwargs
+        except (DeserializationError, TypeError):
+            return False
 
     @property
     def success_callback(self) -> None:
@@ -162,18 +187,18 @@ def check(connection: Redis, url: str) -> None:
 
     Raises:
         RedisGone: it does not answer.
-        EnvironmentFault: it is too old, or takes another password: to wait does not help.
+        EnvironmentFault: it is too old, takes another password, or shows a wrong certificate: to wait does not help.
     """
     try:
+        connection.info("server")  # RQ takes a refusal of this for an old version
         version = get_version(connection)
-    except AuthenticationError:
-        raise EnvironmentFault(
-            f"Redis at {shown(url)} wants another user or password", "correct queue.url or --url"
-        ) from None
     except TypeError:  # what follows a question mark becomes an argument
         raise ConfigError("queue.url has an option that is none of redis-py", "see redis.Redis.from_url") from None
     except (RedisError, OSError) as error:
-        raise RedisGone(f"Redis at {shown(url)} does not answer ({error})") from error
+        if (fault := redis_troubles.fault(error, url, shown(url))) is not None:
+            raise fault from None
+        hint = redis_troubles.hint(error, url)
+        raise RedisGone(f"Redis at {shown(url)} does not answer ({error}){hint}") from error
     if version < _OLDEST:
         text = ".".join(map(str, version))
         raise EnvironmentFault(f"Redis at {shown(url)} is {text}: too old", "install Redis 6.2, Valkey 7.2 or newer")
@@ -182,6 +207,20 @@ def check(connection: Redis, url: str) -> None:
 def queue(connection: Redis, name: str) -> Queue:
     """The queue of jobs."""
     return Queue(name, connection=connection, serializer=SERIALIZER, job_class=ShardJob)
+
+
+def listed(connection: Redis, key: str) -> list[bytes]:
+    """What a list of RQ's holds, whatever it is."""
+    return [name for name in connection.lrange(key, 0, -1) if isinstance(name, bytes)]
+
+
+def listeners(connection: Redis, name: str) -> frozenset[bytes]:
+    """Keys of the workers that listen to a queue: one that was lost is in the list for a while."""
+    keys = [key for key in connection.smembers(WORKERS_BY_QUEUE_KEY % name) if isinstance(key, bytes)]
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.exists(key)
+        return frozenset(key for key, there in zip(keys, pipeline.execute(), strict=True) if there)
 
 
 def shown(url: str) -> str:

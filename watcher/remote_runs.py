@@ -1,5 +1,9 @@
 """Engine runs on other machines, in the ledger: each once, however often it is told of."""
 
+import time
+
+from watcher import queue_note
+from watcher.journal import warn
 from watcher.ledger import Ledger
 from watcher.shards import Run
 
@@ -53,3 +57,16 @@ _SAME = (
     "release_seconds",
     "unreleased_bytes",
 )
+
+
+def note_release(ledger: Ledger, run: Run) -> None:
+    """A run was looked after when it had ended: `status` tells of memory that is not back, until one gives back all.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    alarm = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {run.alarm}" if run.alarm else ""
+    if alarm:
+        warn("not_released", "{host}: {alarm}", host=run.host, alarm=run.alarm)
+    if news := queue_note.with_alarm(ledger.notes(), run.host, run.device or "", alarm):
+        ledger.note(**news)

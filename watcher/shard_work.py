@@ -48,7 +48,11 @@ class Place(NamedTuple):
 
 
 class _Refused(Exception):
-    """This worker cannot do such jobs."""
+    """This worker cannot do such jobs; `busy` and `absent` are those of `Report`."""
+
+    def __init__(self, why: str, *, busy: bool = False, absent: bool = False) -> None:
+        super().__init__(why)
+        self.busy, self.absent = busy, absent
 
 
 class _NobodyWaits(Exception):
@@ -98,7 +102,7 @@ class _Work:
 
     def report(self) -> Report:
         """Do it all; whatever happens, what came of it."""
-        refused = ""
+        refused, busy, absent = "", False, False
         try:
             self.shelf = self._open_shelf()
             model = self._model()
@@ -106,7 +110,7 @@ class _Work:
             if sources:
                 self._upscale(sources, model)
         except _Refused as error:
-            refused = f"{self.place.host}: {error}"
+            refused, busy, absent = f"{self.place.host}: {error}", error.busy, error.absent
         except _NobodyWaits:
             pass
         except OSError as error:
@@ -117,6 +121,8 @@ class _Work:
             runs=tuple(self.runs),
             trouble=self.trouble,
             refused=refused,
+            busy=busy,
+            absent=absent,
         )
 
     # Before an engine is started
@@ -125,18 +131,16 @@ class _Work:
         """Where results go; it must be there already.
 
         Raises:
-            _NobodyWaits: it is not, but the folder is that holds it when it is.
-            _Refused: that is not there, either.
+            _Refused: it is not. Where the folder is that would hold it, this is another share, or nobody waits.
         """
         path = self._below(self.shard.shelf)
         if path is None:
             raise _Refused("the job's shelf lies outside of the share")
         if not os.path.isdir(path):
+            missing = f"there is no {self.shard.shelf} in {self.place.share}"
             if os.path.isdir(os.path.dirname(os.path.dirname(path))):
-                raise _NobodyWaits
-            raise _Refused(
-                f"there is no {self.shard.shelf} in {self.place.share}: is the watcher's share mounted there?"
-            )
+                raise _Refused(f"{missing}: nobody waits any more, or it is not the watcher's share", absent=True)
+            raise _Refused(f"{missing}: is the watcher's share mounted there?")
         return path
 
     def _model(self) -> models.Installed:
@@ -193,7 +197,7 @@ class _Work:
             except EngineGaveUp as gave_up:
                 restarts += 1
                 if gave_up.busy or not gave_up.retryable or restarts > MOST_RESTARTS:
-                    raise _Refused(gave_up.message) from gave_up
+                    raise _Refused(gave_up.message, busy=gave_up.busy) from gave_up
                 continue
             except EngineTrouble as trouble:
                 self._blame(trouble)

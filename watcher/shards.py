@@ -137,6 +137,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         runs: of engines.
         trouble: how the last engine ended, if not well.
         refused: why this worker cannot do such jobs at all; empty: it can.
+        busy: it can, once others let go of its device.
+        absent: it found no shelf: it came late, or has another share, which only who waits can tell.
     """
 
     host: str
@@ -144,6 +146,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...] = ()
     trouble: Trouble | None = None
     refused: str = ""
+    busy: bool = False
+    absent: bool = False
 
 
 def content_key(sha256: str, recipe: str) -> str:

@@ -10,10 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 from redis import Redis
+from redis.exceptions import ConnectionError, TimeoutError
 from rq import Queue, SpawnWorker
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.executions import Execution
@@ -23,7 +25,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from watcher.journal import logger, tell, warn
 from watcher.names import display
-from watcher.redis_link import SERIALIZER, ShardJob, queue, shown, without_patience
+from watcher.redis_link import SERIALIZER, ShardJob, listed, queue, shown, without_patience
 
 WORKER_TTL_SECONDS = 30
 MAINTENANCE_SECONDS = 30
@@ -33,6 +35,7 @@ _LEASE_SECONDS = 25
 # The first rest of a worker that had to refuse a job, and the longest: it must not take all from those that can.
 _REST_SECONDS, _LONGEST_REST_SECONDS = 2.0, 60.0
 _SHARE_SECONDS = 2.0
+_MOST_SHOWN = 200  # letters of what comes from Redis, in the log
 
 
 class HorseOrders(msgspec.Struct, frozen=True):
@@ -111,9 +114,31 @@ class ShardWorker(SpawnWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Wait for a job; not for one before the share is there."""
-        self._await_share()
-        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        """Wait for a job; not for one before the share is there. What is no job is thrown out of the queue."""
+        while True:
+            self._await_share()
+            try:
+                return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            except (StopRequested, ConnectionError, TimeoutError):
+                raise
+            except Exception as error:  # RQ's worker would quit, and the next one, too
+                if not self._throw_out():
+                    if timeout is None:  # it is to end when there is nothing to do
+                        raise
+                    warn("queue_ill", "the queue cannot be read ({why}); trying again", why=_brief(error))
+                    self._rest(_REST_SECONDS)
+
+    def run_maintenance_tasks(self) -> None:
+        """As RQ's; what somebody wrote into its lists is no reason to quit."""
+        try:
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        except (StopRequested, ConnectionError, TimeoutError):
+            raise
+        except Exception as error:
+            self.last_cleaned_at = datetime.now(UTC)  # type: ignore[assignment]  # not again at once
+            self.queues[0].release_maintenance_lock()  # type: ignore[no-untyped-call]
+            if not self._throw_out():
+                warn("queue_ill", "RQ's lists of the queue cannot be cleared up ({why})", why=_brief(error))
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Let a work horse do it. A worker that had to refuse it takes a rest: others may be able to."""
@@ -121,7 +146,11 @@ class ShardWorker(SpawnWorker):
         super().execute_job(job, queue)
         result = job.latest_result()
         value = result.return_value if result is not None else None
-        if isinstance(value, Mapping) and (reason := value.get("refused")):
+        reason = value.get("refused") if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping) and value.get("absent"):
+            tell("job_late", "job {job} left alone: {reason}", job=job.id, reason=reason)
+            self._rest(_REST_SECONDS)  # no longer one each time: a whole window may have been left behind
+        elif reason:
             warn("job_refused", "job {job} refused: {reason}", job=job.id, reason=reason)
             self._refusals += 1
             self._rest(min(_REST_SECONDS * 2.0 ** (self._refusals - 1), _LONGEST_REST_SECONDS))
@@ -186,12 +215,33 @@ class ShardWorker(SpawnWorker):
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """In the work horse: a line in the log, where RQ prints a traceback."""
-        warn("job_broken", "job {job} was broken off: {why}", job=job.id, why=f"{exc_info[0].__name__}: {exc_info[1]}")
+        foreign = isinstance(job, ShardJob) and not job.is_ours
+        why = "it is none of dropscale's, which workers do not do" if foreign else _brief(exc_info[1])
+        warn("job_broken", "job {job} was broken off: {why}", job=job.id, why=why)
 
     # Private
 
     def _is_registered(self) -> bool:
         return bool(self.connection.sismember(WORKERS_BY_QUEUE_KEY % self.queues[0].name, self.key))
+
+    def _throw_out(self) -> int:
+        """Remove what was just taken out of the queue and cannot be read as a job; returns how many there were."""
+        place, thrown_out = self.queues[0].intermediate_queue.key, 0
+        for name in listed(self.connection, place):
+            try:
+                ShardJob.fetch(name.decode(), connection=self.connection, serializer=SERIALIZER)
+            except NoSuchJobError:
+                continue  # RQ passes over it
+            except (ConnectionError, TimeoutError):
+                raise
+            except Exception as error:
+                self.connection.lrem(place, 0, name)  # type: ignore[arg-type]  # bytes will do
+                self.connection.delete(ShardJob.redis_job_namespace_prefix.encode() + name)
+                thrown_out += 1
+                shown = name.decode(errors="backslashreplace")[:_MOST_SHOWN]
+                text = "job {job} refused: it is none of dropscale's, and cannot be read ({why}); it is removed"
+                warn("job_refused", text, job=shown, why=_brief(error))
+        return thrown_out
 
     def _start_horse(self) -> _Horse:
         """A process that is ready to work and holds no device: to start Python takes longer than a small job."""
@@ -235,6 +285,11 @@ class ShardWorker(SpawnWorker):
             time.sleep(seconds)
         finally:
             self._is_resting = False
+
+
+def _brief(error: BaseException) -> str:
+    """An error in words, of which somebody else may have chosen any number."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")[:_MOST_SHOWN]
 
 
 def share_problem(share: str, device: int | None = None) -> str:

@@ -203,15 +203,17 @@ def test_a_job_that_two_workers_do_at_the_same_time_is_delivered_once(
 ) -> None:
     """As when a slow worker's job is given to another one while it still works."""
     workers = [queue_site.worker(), queue_site.worker()]
-    promise, _ = begin(queue_site, 1, 4.0)
+    promise, watcher = begin(queue_site, 1, 4.0)
     wait_until(lambda: at_work(queue_site, workers), "the first one to work")
     with server.client() as client:
         client.flushall()  # for the watcher its job has vanished; the horse knows nothing of that
     horses = wait_until(lambda: len(found := at_work(queue_site, workers)) == 2 and found, "both to be at it")
     settle(promise)
     wait_until(lambda: all(is_gone(horse) for horse in horses), "the slower one to end")
+    promise.drop("later.png", b"the batch that finds what the slower one left")
     settle(promise)
-    assert len(queue_site.query("SELECT id FROM engine_runs")) == 2, "both are in the bill"
+    assert len(queue_site.query("SELECT id FROM engine_runs")) == 3, "all are in the bill"
+    assert "broken off" not in watcher.log()
 
 
 def test_what_workers_finish_while_there_is_no_watcher_is_not_done_again(queue_site: QueueSite) -> None:

@@ -4,9 +4,11 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from harness import Site, wait_until
-from machines import QueueSite
+from machines import QueueSite, RedisServer
 from test_both_executors import settle
 from test_queue_faults import begin, working_horse
 
@@ -60,6 +62,44 @@ def test_no_engine_is_promised_to_be_kept(make_queue_site: Callable[..., QueueSi
     assert "count for nothing with executor: rq" in running.log()
     assert site.status()["engine"]["next_warm"] is None
     assert running.stop() == 0
+
+
+def test_a_worker_that_comes_ends_the_waiting_for_one(make_queue_site: Callable[..., QueueSite]) -> None:
+    """The next try is in five minutes, which no test waits for."""
+    site = make_queue_site(queue={"worker_seconds": 0.3}, retry={"first_seconds": 300, "max_seconds": 300})
+    promise, watcher = begin(site, 2, 0.1)
+    wait_until(lambda: "no worker listens" in site.troubles(), "the pictures to wait for one")
+    site.worker()
+    settle(promise)
+    assert "a worker listens" in watcher.log()
+
+
+@pytest.mark.slow
+def test_a_worker_that_can_ends_the_waiting_for_one_that_refuses(
+    make_queue_site: Callable[..., QueueSite], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("it is not empty")
+    site = make_queue_site(retry={"first_seconds": 300, "max_seconds": 300})
+    wrong = site.worker(share=tmp_path / "other")
+    promise, _ = begin(site, 1, 0.1)
+    wait_until(lambda: "is the watcher's share mounted there?" in site.troubles(), "the ledger")
+    wrong.stop()
+    site.worker()
+    settle(promise)
+
+
+@pytest.mark.slow
+def test_redis_that_is_back_ends_the_waiting_for_it(
+    make_queue_site: Callable[..., QueueSite], server: RedisServer
+) -> None:
+    site = make_queue_site(retry={"first_seconds": 300, "max_seconds": 300})
+    site.worker()
+    server.kill()
+    promise, _ = begin(site, 1, 0.1)
+    wait_until(lambda: "does not answer" in site.troubles(), "the ledger to say why")
+    server.start()
+    settle(promise)
 
 
 def test_a_local_site_has_no_queue(stub_site: Site) -> None:
