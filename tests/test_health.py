@@ -66,6 +66,21 @@ def test_a_watcher_that_hangs_is_not_healthy_and_is_again_when_it_goes_on(stoppe
     wait_until(lambda: stopped.site.run("health").returncode == 0, "the next beat of the heart")
 
 
+def test_status_says_that_a_watcher_hangs(stopped: Stopped) -> None:
+    assert stopped.site.status()["problems"] == []
+    long_ago = time.time() - STALE_SECONDS - 5
+    os.utime(stopped.site.state / "heartbeat", (long_ago, long_ago))
+    stopped.site.execute("UPDATE notes SET value = '1000' WHERE key = 'started_at'")
+    (problem,) = stopped.site.status()["problems"]
+    assert re.search(r"the watcher hangs, or a share that it looks at: no sign of life for 6\d s", problem)
+    assert f"PROBLEM   {problem}" in stopped.site.run("status").stdout
+    stopped.site.execute(f"UPDATE notes SET value = '{time.time()}' WHERE key = 'started_at'")
+    assert stopped.site.status()["problems"] == [], "the beat was of an earlier one: this may be `once`"
+    stopped.site.execute("UPDATE notes SET value = '1000' WHERE key = 'started_at'")
+    stopped.running.kill()
+    assert stopped.site.status()["problems"] == [], "who is gone does not hang"
+
+
 def test_a_watcher_that_has_not_begun_yet_is_not_healthy(stopped: Stopped) -> None:
     (stopped.site.state / "heartbeat").unlink()
     assert "has not begun to watch yet" in health(stopped.site, 1)

@@ -1,6 +1,10 @@
 """Metrics: scraped over HTTP and read from the textfile, with Prometheus' own parser, of real watchers."""
 
+import contextlib
+import http.client
+import json
 import re
+import signal
 import socket
 import urllib.request
 from collections.abc import Callable
@@ -87,6 +91,30 @@ def test_a_scrape_tells_what_the_ledger_knows_and_survives_a_restart(
     assert running.stop() == 0
 
 
+def test_an_engine_that_is_kept_is_counted_over_a_reload_and_not_after_the_end(make_site: Callable[..., Site]) -> None:
+    stub = {**HASTY_STUB, "engine": {**HASTY_STUB["engine"], "keep_warm_seconds": 300}}
+    metrics = {"textfile": "out.prom", "textfile_seconds": 1}
+    site = make_site(**stub, metrics=metrics)
+    path = site.root / "out.prom"
+
+    def told(watching: int, engine: int) -> bool:
+        values = parsed(path.read_text())
+        return (of(values, "watching"), of(values, "engine_running")) == (watching, engine)
+
+    running = site.start()
+    site.drop("a.png", b"a picture")
+    wait_until(lambda: site.status()["engine"]["state"] == "warm", "the engine to be kept")
+    wait_until(lambda: told(1, 1), "the file to say so")
+    site.configure(**stub, metrics=metrics, cost={"per_hour": 2})
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: running.log().count("watching ") == 2, "the new config")
+    before = path.stat().st_mtime_ns
+    wait_until(lambda: path.stat().st_mtime_ns != before and told(1, 1), "the file to say it still", 10)
+    assert site.status()["engine"]["state"] == "warm"
+    assert running.stop() == 0
+    assert told(0, 0)
+
+
 def test_cost_is_that_of_the_report(make_site: Callable[..., Site]) -> None:
     """Devices that are no CPU cost `cost.per_hour` for each hour that they were held."""
     site = make_site(**HASTY_STUB, metrics={"textfile": "out.prom"}, cost={"per_hour": 3600, "currency": "EUR"})
@@ -155,7 +183,12 @@ def test_a_textfile_that_cannot_be_written_is_told_and_ends_nothing(make_site: C
     site.drop("a.png", b"a picture")
     wait_until(lambda: "a.png" in site.names(site.archive), "the picture")
     assert running.stop() == 0
-    assert running.log().count("metrics.textfile") == 1
+    told = f"metrics.textfile: cannot write {site.root}/none/out.prom: No such file or directory"
+    (line,) = [line for line in running.log().splitlines() if "metrics.textfile: " in line]
+    assert f"{told}: create the folder {site.root}/none, or correct metrics.textfile" in line
+    checks = {check["name"]: check for check in json.loads(site.run("doctor", "--json").stdout)}
+    assert checks["metrics.textfile"]["verdict"] == "note"
+    assert f"create the folder {site.root}/none" in checks["metrics.textfile"]["text"]
 
 
 def test_who_asks_for_nothing_keeps_nobody_waiting(measured: tuple[Site, Callable[[], Values]]) -> None:
@@ -169,6 +202,49 @@ def test_who_asks_for_nothing_keeps_nobody_waiting(measured: tuple[Site, Callabl
         assert running.stop() == 0
 
 
+def test_clients_that_are_too_many_are_sent_away(
+    measured: tuple[Site, Callable[[], Values]],
+) -> None:
+    site, scrape = measured
+    running = site.start()
+    port = int(re.findall(r"http://127.0.0.1:(\d+)", running.log())[0])
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        wait_until(lambda: len(list(Path(f"/proc/{running.pid}/task").iterdir())) > 20, "some to be attended to")
+        assert len(list(Path(f"/proc/{running.pid}/task").iterdir())) < 60
+
+    def answered() -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return of(scrape(), "watching") == 1
+        return False
+
+    wait_until(answered, "room for others")
+    assert running.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_client_that_asks_byte_by_byte_is_sent_away(measured: tuple[Site, Callable[[], Values]]) -> None:
+    site, scrape = measured
+    running = site.start()
+    port = int(re.findall(r"http://127.0.0.1:(\d+)", running.log())[0])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+
+        def refused() -> bool:
+            try:
+                client.sendall(b"G")
+            except OSError:
+                return True
+            return False
+
+        with contextlib.ExitStack() as stack:  # and so are those that ask for nothing
+            for _ in range(200):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            wait_until(refused, "it to be sent away")
+    assert of(scrape(), "watching") == 1
+    assert running.stop() == 0
+
+
 def test_a_port_that_is_taken_is_told(make_site: Callable[..., Site]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -178,6 +254,28 @@ def test_a_port_that_is_taken_is_told(make_site: Callable[..., Site]) -> None:
         done = site.run("run")
     assert done.returncode == 3
     assert f"metrics.port: cannot listen on port {port} of 127.0.0.1: Address already in use" in done.stderr
+
+
+def test_a_reload_to_a_port_that_is_taken_leaves_everything_as_it_was(
+    measured: tuple[Site, Callable[[], Values]],
+) -> None:
+    site, scrape = measured
+    running = site.start()
+    own = int(re.findall(r"http://127.0.0.1:(\d+)", running.log())[0])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        site.configure(**HASTY_STUB, metrics={"port": taken})
+        running.process.send_signal(signal.SIGHUP)
+        told = f"the config stays as it was: metrics.port: cannot listen on port {taken}"
+        wait_until(lambda: told in running.log() or running.process.poll() is not None, "the refusal")
+    assert of(scrape(), "watching") == 1
+    site.configure(**HASTY_STUB, metrics={"port": own, "textfile": "out.prom"})
+    running.process.send_signal(signal.SIGHUP)
+    wait_until((site.root / "out.prom").exists, "the config that keeps the port to be taken up")
+    wait_until(lambda: of(scrape(), "watching") == 1, "it to be watched again")
+    assert running.stop() == 0
 
 
 def test_without_the_library_the_start_says_what_to_install(make_site: Callable[..., Site], tmp_path: Path) -> None:
@@ -203,8 +301,26 @@ def test_wrong_settings_are_refused(make_site: Callable[..., Site], metrics: dic
     assert expected in complaint(make_site(metrics=metrics).once(), 2)
 
 
+def test_hooks_that_fail_are_counted(make_site: Callable[..., Site]) -> None:
+    hooks = [
+        {"events": ["done", "batch"], "command": ["true"]},
+        {"events": ["done"], "command": ["false"], "attempts": 1},
+    ]
+    site = make_site(**HASTY_STUB, metrics={"textfile": "out.prom"}, on_event=hooks)
+    site.drop("a.png", b"a picture")
+    assert site.once().returncode == 0
+    values = parsed((site.root / "out.prom").read_text())
+    found = {
+        (hook, result): of(values, "hook_events_total", hook=f"on_event.{hook}", result=result)
+        for hook in (0, 1)
+        for result in ("delivered", "failed", "dropped")
+    }
+    assert {key: count for key, count in found.items() if count} == {(0, "delivered"): 2, (1, "failed"): 1}
+
+
 def test_the_page_lists_each_metric_and_no_other(make_site: Callable[..., Site]) -> None:
-    site = make_site(**HASTY_STUB, metrics={"textfile": "out.prom"})
+    hooks = [{"events": ["done"], "command": ["true"]}]
+    site = make_site(**HASTY_STUB, metrics={"textfile": "out.prom"}, on_event=hooks)
     site.drop("a.png", b"a picture")
     assert site.once().returncode == 0
     site.execute("UPDATE engine_runs SET energy_joules = 1")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from sr_engine.models import Model
-from watcher import config, instance, outside, queue_needs, rebuild
+from watcher import config, instance, outside, page, queue_needs, rebuild
 from watcher.cli_options import config_option, load, log_options, path_of
 from watcher.engine_model import find_model, models_folder
 from watcher.errors import EXIT_DONE, EXIT_SOME_FAILED, ConfigError, DropscaleError, EnvironmentFault, LedgerLost
@@ -19,7 +19,6 @@ from watcher.live import LiveProgress
 from watcher.logs import begin_log
 from watcher.mounted import check_mounts
 from watcher.mounts import sync_client_hint, sync_warning
-from watcher.page import Page, check_wall
 from watcher.progress import Progress
 from watcher.sections import Config
 from watcher.service import Ended, Service
@@ -34,8 +33,7 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Watch the inbox until stopped (SIGTERM, SIGINT); SIGHUP reads the config again."""
     progress = begin_log(log_format, verbose=verbose)
     path, settings = path_of(config_path), load(config_path)
-    if settings.web.enabled:
-        check_wall(settings.web)
+    page.check(settings.web)
     signals = Signals()
     with _sole_watcher(settings) as (ledger, model):
 
@@ -47,14 +45,17 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
                 model = find_model(settings)
             return (settings, model) != before
 
-        def watch(keeper: EngineKeeper) -> Ended:
+        def watch(keeper: EngineKeeper, attendance: outside.Attendance) -> Ended:
             options = ["--log-format", log_format, *(["--verbose"] if verbose else [])]
-            with Page(settings.web, settings.retry, path, options):
-                return _watch(settings, model, ledger, keeper, progress, signals, renew)
+            with page.Page(settings.web, settings.retry, path, options):
+                service = _service(settings, model, ledger, keeper, progress, renew)
+                return _watch(settings, service, attendance, signals)
 
         try:
-            with contextlib.closing(EngineKeeper(ledger)) as keeper:
-                while watch(keeper) is Ended.RELOAD:
+            # hooks hear of the engine's end, and what waits for them does not keep its device held
+            attendance = outside.Attendance(ledger)
+            with contextlib.closing(attendance), contextlib.closing(EngineKeeper(ledger)) as keeper:
+                while watch(keeper, attendance) is Ended.RELOAD:
                     pass
         except LedgerLost as error:
             if signals.stop:
@@ -71,11 +72,14 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Look once, process the files that are whole, exit; for cron."""
     progress = begin_log(log_format, verbose=verbose)
     settings = load(config_path)
-    with _sole_watcher(settings) as (ledger, model), contextlib.closing(EngineKeeper(ledger)) as keeper:
+    with _sole_watcher(settings) as (ledger, model), contextlib.closing(outside.Attendance(ledger)) as attendance:
+        signals, keeper = Signals(), EngineKeeper(ledger)
         service = _service(settings, model, ledger, keeper, progress)
-        Signals().attach(service)
-        with outside.attended(settings, ledger, service.vitals):
-            outcome = service.once()
+        signals.attach(service)
+        with attendance.to(settings, service.vitals):
+            with contextlib.closing(keeper):  # before the hooks are waited for
+                outcome = service.once()
+            attendance.drain(lambda: signals.stop)
     return _exit_code(outcome)
 
 
@@ -98,16 +102,7 @@ def _sole_watcher(settings: Config) -> Iterator[tuple[Ledger, Model]]:
         lock.release()
 
 
-def _watch(
-    settings: Config,
-    model: Model,
-    ledger: Ledger,
-    keeper: EngineKeeper,
-    progress: Progress,
-    signals: Signals,
-    renew: Callable[[], bool],
-) -> Ended:
-    service = _service(settings, model, ledger, keeper, progress, renew)
+def _watch(settings: Config, service: Service, attendance: outside.Attendance, signals: Signals) -> Ended:
     signals.attach(service)
     ensemble = ", ensemble: eight times the work" if settings.engine.ensemble else ""
     tell(
@@ -119,7 +114,7 @@ def _watch(
     )
     if client := sync_client_hint(settings.folders.inbox):
         warn("synced", "{advice}", advice=sync_warning(client))
-    with outside.attended(settings, ledger, service.vitals):
+    with attendance.to(settings, service.vitals):
         ended = service.run()
         if ended is Ended.STOPPED:
             tell("stopped", "the watcher has stopped", level=logging.DEBUG)
@@ -133,12 +128,11 @@ def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
         config.check_folders(new.folders)
         queue_needs.check(new)
         find_model(new)
-        if new.web.enabled:
-            check_wall(new.web)
+        page.check(new.web)
         if new.folders.state != old.folders.state:
             raise ConfigError("folders.state cannot change while the watcher runs", "start it again")
         check_mounts(new.folders, ledger)
-        outside.check(new)
+        outside.check(new, old)
     except DropscaleError as error:
         warn("reload", "the config stays as it was: {problem}", problem=error.message)
         return old

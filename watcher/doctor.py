@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 
 from sr_engine import models, nvml
 from sr_engine.errors import ModelError
-from watcher import __version__, instance, queue_needs
+from watcher import __version__, instance, page, queue_needs
 from watcher.coldstart import measure
 from watcher.errors import DropscaleError
+from watcher.hooks import faults, headers_of, shown
 from watcher.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint, sync_warning
 from watcher.names import display
 from watcher.nvidia import may_use_nvidia
@@ -61,6 +62,9 @@ def examine(config: Config, models_folder: str) -> Iterator[Check]:
     yield _state(config)
     yield _model(config, models_folder)
     yield from _queue(config)
+    yield from _hooks(config)
+    yield from _metrics(config)
+    yield from _page(config)
     yield from _gpus(config)
     yield from _engine(config, models_folder)
 
@@ -79,6 +83,45 @@ def _queue(config: Config) -> Iterator[Check]:
     share = f"share {display(queue_needs.share_of(config))}"
     none = "" if workers else "; start `dropscale worker` on a machine that has the share"
     yield Check("queue", "ok" if workers else "note", f"{share}, workers that listen: {workers}{none}")
+
+
+def _hooks(config: Config) -> Iterator[Check]:
+    for (key, fault), hook in zip(faults(config.on_event), config.on_event, strict=True):
+        try:
+            headers_of(hook, os.environ)
+        except DropscaleError as error:
+            yield Check(key, "bad", f"{error.message}: {error.remedy}")
+            continue
+        text = f"{', '.join(hook.events)}: {shown(hook)}" if fault is None else ": ".join(fault)
+        yield Check(key, "ok" if fault is None else "note", text)
+
+
+def _metrics(config: Config) -> Iterator[Check]:
+    if not config.metrics.port and not config.metrics.textfile:
+        return
+    from watcher.metrics import require  # noqa: PLC0415 - for who asks for it
+
+    try:
+        require()
+    except DropscaleError as error:
+        yield Check("metrics", "bad", f"{error.message}: {error.remedy}")
+        return
+    from watcher.exposition import textfile_fault  # noqa: PLC0415 - needs the library
+
+    if config.metrics.textfile:
+        fault = textfile_fault(config.metrics.textfile)
+        yield Check("metrics.textfile", "note" if fault else "ok", fault or display(config.metrics.textfile))
+
+
+def _page(config: Config) -> Iterator[Check]:
+    if not config.web.enabled:
+        return
+    try:
+        page.check(config.web)
+    except DropscaleError as error:
+        yield Check("web", "bad", f"{error.message}: {error.remedy}")
+        return
+    yield Check("web", "ok", f"{config.web.host}, port {config.web.port or 'any'}")
 
 
 def _packages() -> Check:
@@ -153,7 +196,11 @@ def _state(config: Config) -> Check:
         return Check(
             "state", "bad", f"{display(folder)} is on a network file system ({watching.why}): use a local disk"
         )
-    if instance.is_running(folder):
+    try:
+        running = instance.is_running(folder)
+    except DropscaleError as error:
+        return Check("state", "bad", f"{error.message}: {error.remedy}")
+    if running:
         return Check("state", "ok", f"{display(folder)}, held by {instance.describe_holder(folder)}")
     return Check("state", "ok", f"{display(folder)}, no watcher is running")
 

@@ -3,14 +3,13 @@
 Only a picture's own faults send it to `failed`; whatever else goes wrong, it waits in the inbox and `status` says why.
 """
 
-import os
 import time
 from collections.abc import Sequence
 
 from watcher.claims import Claims
 from watcher.delivery import Staged
 from watcher.journal import tell, warn
-from watcher.names import display, told
+from watcher.names import Location, display, told
 from watcher.originals import OriginalChanged
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
@@ -45,15 +44,9 @@ class Endings:
             self._workshop.forget_doubt(twin)
             self.outcome.delivered += 1
             self.outcome.reused += again
-            tell(
-                "delivered",
-                "{picture} -> {result} ({how})",
-                picture=display(twin.path),
-                result=display(target),
-                how=how if twin.id == picture.id else f"same content as {display(picture.path)}",
-                reused=again,
-                seconds=0.0 if again else seconds,
-            )
+            told_how = how if twin.id == picture.id else f"same content as {display(picture.path)}"
+            seconds_of_it = 0.0 if again else seconds
+            tell_delivered(self._workshop, twin, target, told_how, reused=again, seconds=seconds_of_it)
 
     def doubt(self, picture: Picture, reason: str) -> None:
         """It cannot be decoded: give an unfinished upload time to become whole, and then no more."""
@@ -86,13 +79,7 @@ class Endings:
         self._end(picture)
         self._workshop.forget_doubt(picture)
         self.outcome.failed += 1
-        warn(
-            "failed",
-            "{picture} failed: {reason}; it lies at {folder} now",
-            picture=display(picture.path),
-            reason=reason,
-            folder=display(os.path.join(self._workshop.config.folders.failed, moved)),
-        )
+        tell_failed(self._workshop, picture, moved, reason)
 
     def wait(self, pictures: Sequence[Picture], trouble: str) -> None:
         """The surroundings failed: these pictures are tried again later."""
@@ -121,3 +108,39 @@ class Endings:
     def _end(self, picture: Picture) -> None:
         self._claims.end(picture)
         self._workshop.progress.advance()
+
+
+def tell_delivered(
+    workshop: Workshop, picture: Picture, result: str, how: str, *, reused: bool, seconds: float = 0.0
+) -> None:
+    """Tell that a result lies in the outbox and its original in the archive.
+
+    Args:
+        workshop: where.
+        picture: the original.
+        result: its path below the outbox.
+        how: for people.
+        reused: whether no engine worked on it.
+        seconds: that the engine did.
+    """
+    tell(
+        "delivered",
+        "{picture} -> {result} ({how})",
+        picture=display(picture.path),
+        result=display(result),
+        result_path=Location(workshop.config.folders.outbox, result),
+        how=how,
+        reused=reused,
+        seconds=seconds,
+    )
+
+
+def tell_failed(workshop: Workshop, picture: Picture, moved: str, reason: str) -> None:
+    """Tell that a picture lies at `moved` below the failed ones, for this reason."""
+    warn(
+        "failed",
+        "{picture} failed: {reason}; it lies at {failed_path} now",
+        picture=display(picture.path),
+        reason=reason,
+        failed_path=Location(workshop.config.folders.failed, moved),
+    )

@@ -10,7 +10,7 @@ import os
 import select
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Never
 
 import msgspec
@@ -126,10 +126,10 @@ def _look(config: Config, told: Callable[[str], None]) -> str:
     beat = last_beat(folders.state)
     if beat is None:
         raise Unhealthy("a watcher was started, and has not begun to watch yet")
-    if abs(now - beat) > STALE_SECONDS:  # a clock that was set makes it young or old until the next beat
-        if beat < float(notes.get("started_at", 0)):
-            raise Unhealthy("a watcher was started, and has not begun to watch yet")
-        raise Unhealthy(f"the watcher hangs, or a share that it looks at: no sign of life for {now - beat:.0f} s")
+    if problem := hanging(beat, notes, now):
+        raise Unhealthy(problem)
+    if _is_stale(beat, now):
+        raise Unhealthy("a watcher was started, and has not begun to watch yet")
     if notes.get("watching", "yes") != "yes":
         raise Unhealthy(f"watching is {notes['watching']}")
     looked = now - float(notes.get("last_reconcile", 0))
@@ -148,6 +148,17 @@ def _look(config: Config, told: Callable[[str], None]) -> str:
             raise Unhealthy(f"folders.{key}: {folder}: {lack}")
     trouble = f", {waiting} waiting for the surroundings" if waiting else ""
     return f"watching {folders.inbox}, looked through it {max(looked, 0):.0f} s ago{trouble}"
+
+
+def hanging(beat: float, notes: Mapping[str, str], now: float) -> str:
+    """That a watcher which holds the lock hangs, by its last heartbeat (Unix time); empty if that cannot be said."""
+    if not _is_stale(beat, now) or beat < float(notes.get("started_at", 0)):  # it was an earlier one's
+        return ""
+    return f"the watcher hangs, or a share that it looks at: no sign of life for {now - beat:.0f} s"
+
+
+def _is_stale(beat: float, now: float) -> bool:
+    return abs(now - beat) > STALE_SECONDS  # a clock that was set makes it young or old until the next beat
 
 
 def _ledger(path: str) -> tuple[dict[str, str], int]:

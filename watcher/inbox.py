@@ -111,7 +111,8 @@ class Inbox:
         except OSError as error:
             if self.armed:
                 reason = error.strerror or str(error)
-                warn("paused", "the inbox {inbox} is gone ({reason}): waiting for it", inbox=self.root, reason=reason)
+                text = "the inbox {inbox} is gone ({reason}): waiting for it"
+                warn("paused", text, inbox=display(self.root), reason=reason)
                 self.disarm()
             return False
         if identity == self._armed_root:
@@ -124,7 +125,8 @@ class Inbox:
         except OSError:
             return False
         again = "is another folder now" if known else "is there"
-        tell("armed", "the inbox {inbox} {again}: {backend}", inbox=self.root, again=again, backend=self.backend)
+        text, root = "the inbox {inbox} {again}: {backend}", display(self.root)
+        tell("armed", text, inbox=root, again=again, backend=self.backend)
         return True
 
     # Admission

@@ -81,8 +81,18 @@ def prepare_state_folder(folder: str) -> None:
 
 
 def is_running(state_folder: str) -> bool:
-    """Whether some watcher holds the lock."""
+    """Whether some watcher holds the lock.
+
+    Raises:
+        EnvironmentFault: this user may not look; then there is nothing to be said of it.
+    """
     path = os.path.join(state_folder, LOCK_NAME)
+    for place, mode in ((state_folder, os.X_OK), (path, os.R_OK)):
+        if os.path.exists(place) and not os.access(place, mode):
+            raise EnvironmentFault(
+                f"folders.state: {place} cannot be read by this user, so nothing can be said of the watcher",
+                "ask as the user whose watcher it is",
+            )
     if not os.path.exists(path):
         return False
     lock = FileLock(path)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from watcher.batch import run_batch
+from watcher.endings import tell_delivered, tell_failed
 from watcher.filesystem import look_at
 from watcher.intake import Taken
 from watcher.journal import tell, warn
@@ -67,10 +68,19 @@ def resume_moves(workshop: Workshop, rows: Iterable[Picture]) -> Outcome:
             workshop.ledger.wait(row.id, why, until)
             outcome.waiting += 1
             outcome.trouble = why
-            warn("waiting", "{path} is delivered half-way: {why}; trying again", path=shown, why=why)
+            when = time.strftime("%H:%M:%S", time.localtime(until))
+            text = "{pictures} half-way moved, waiting until {when}: {reason}"
+            warn("waiting", text, pictures=shown, when=when, reason=why)
             continue
         outcome.delivered += state is State.DONE
         outcome.failed += state is State.FAILED
-        tell("resumed", "{path}: carried on after an interruption, {state}", path=shown, state=state.value)
+        now = workshop.ledger.picture(row.id)
+        if state is State.DONE:
+            how = "carried on after an interruption"
+            tell_delivered(workshop, now, now.result_path or "", how, reused=now.reused)
+        elif state is State.FAILED:
+            tell_failed(workshop, now, now.moved_path or "", now.reason)
+        else:
+            tell("resumed", "{path}: carried on after an interruption, {state}", path=shown, state=state.value)
     workshop.delivery.sweep_staging()
     return outcome

@@ -50,6 +50,17 @@ def warn(event: str, text: str, **fields: Any) -> None:
     tell(event, text, level=logging.WARNING, **fields)
 
 
+def as_json(entry: Mapping[str, Any]) -> bytes:
+    """An event as a JSON object on one line, without its end; a text with bytes that are none has them escaped."""
+    rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()}
+    try:
+        return msgspec.json.encode(rounded, enc_hook=str)
+    except UnicodeEncodeError:  # a path in somebody's message
+        texts = {key: value for key, value in rounded.items() if isinstance(value, str)}
+        escaped = {key: value.encode("utf-8", "backslashreplace").decode() for key, value in texts.items()}
+        return msgspec.json.encode({**rounded, **escaped}, enc_hook=str)
+
+
 class PlainFormatter(logging.Formatter):
     """`14:20:01 delivered a.jpg -> a.jpg (768 x 768)`; warnings say so."""
 
@@ -71,8 +82,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()}
-        return msgspec.json.encode(rounded, enc_hook=str).decode()
+        return as_json(entry).decode()
 
 
 def _one_line(text: str) -> str:

@@ -6,26 +6,24 @@ https://prometheus.io/docs/practices/naming/.
 
 import contextlib
 import os
-import socket
-import socketserver
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from watcher import __version__
 from watcher.bill import Price, is_billed
-from watcher.errors import ConfigError, EnvironmentFault
-from watcher.journal import tell, warn
+from watcher.errors import ConfigError
 from watcher.schema import connect_to_read
-from watcher.sections import Config
+from watcher.sections import Config, Metrics
 from watcher.vitals import Vitals
 
 try:
-    from prometheus_client import CollectorRegistry, MetricsHandler, write_to_textfile
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
     from prometheus_client.registry import Collector
+
+    from watcher import exposition
 except ImportError:
     CollectorRegistry = None  # type: ignore[assignment, misc]
     Collector = object  # type: ignore[assignment, misc]
@@ -33,7 +31,6 @@ except ImportError:
 _PHASES = ("spawn", "load", "compute", "idle", "exit")  # in the order of _ENGINES
 _PATIENCE_SECONDS = 2.0
 _SAME_TIME_SECONDS = 2.0  # the coarsest that file systems tell times
-_SILENCE_SECONDS = 10.0  # a client that asks for nothing is sent away
 
 _PICTURES = (
     "SELECT CASE WHEN state = 'done' THEN CASE WHEN reused THEN 'reused' ELSE 'delivered' END ELSE 'failed' END, n"
@@ -44,8 +41,9 @@ _PICTURES = (
 _WAITING_SINCE = "SELECT MIN(COALESCE(arrived_at, created_at)) FROM pictures WHERE state = 'waiting'"
 _BATCHES = "SELECT COUNT(*) FROM batches WHERE finished_at IS NOT NULL"
 _ENGINES = (
-    "SELECT COALESCE(device, ''), COUNT(*), SUM(exit_code IS NOT 0), SUM(exited_at - COALESCE(held_from, spawned_at)),"
-    " SUM(energy_joules), SUM(spawn_seconds), SUM(load_seconds), SUM(compute_seconds), SUM(idle_seconds),"
+    "SELECT COALESCE(device, ''), COUNT(*), SUM(exit_code IS NOT 0),"
+    " SUM(MAX(exited_at - COALESCE(held_from, spawned_at), 0)), SUM(energy_joules),"
+    " SUM(spawn_seconds), SUM(load_seconds), SUM(compute_seconds), SUM(idle_seconds),"
     " SUM(exit_seconds)"
     " FROM engine_runs WHERE exited_at IS NOT NULL GROUP BY 1"
 )
@@ -64,6 +62,16 @@ def require() -> None:
         )
 
 
+def check_move(old: Metrics, new: Metrics) -> None:
+    """See that the port of another config can be had: a watcher at work must not end for want of it.
+
+    Raises:
+        EnvironmentFault: it cannot.
+    """
+    if new.port and (new.port, new.address) != (old.port, old.address):
+        exposition.check_port(new.address, new.port)
+
+
 @contextlib.contextmanager
 def serving(config: Config, ledger_path: str, vitals: Vitals) -> Iterator[None]:
     """Offer the figures as the config says.
@@ -78,13 +86,13 @@ def serving(config: Config, ledger_path: str, vitals: Vitals) -> Iterator[None]:
     registry.register(_Figures(ledger_path, Price(config.cost.per_hour, config.cost.currency), vitals))
     with contextlib.ExitStack() as stack:
         if metrics.port:
-            stack.enter_context(_served(metrics.address, metrics.port, registry))
+            stack.enter_context(exposition.served(metrics.address, metrics.port, registry))
         if metrics.textfile:
-            stack.enter_context(_written(metrics.textfile, metrics.textfile_seconds, registry))
+            stack.enter_context(exposition.written(metrics.textfile, metrics.textfile_seconds, registry))
         try:
             yield
         finally:
-            vitals.watching = False  # for the last file
+            vitals.watching, vitals.engine = False, "off"  # for the last file
 
 
 class _Sums(NamedTuple):
@@ -130,6 +138,12 @@ class _Figures(Collector):
         yield CounterMetricFamily("dropscale_events_missed", missed, value=vitals.events_missed)
         when = "When the whole inbox was looked through last, Unix time; 0: not yet."
         yield _gauge("last_reconcile_timestamp_seconds", when, vitals.last_reconcile)
+        hooks = CounterMetricFamily(
+            "dropscale_hook_events", "Since the start: events of hooks by their end.", labels=["hook", "result"]
+        )
+        for (hook, result), count in vitals.hook_events.items():
+            hooks.add_metric([hook.partition(" ")[0], result], count)
+        yield hooks
         sums = self._sums()
         yield _gauge("ledger_readable", "1 if the ledger could be read for this.", sums is not None)
         if sums is not None:
@@ -203,67 +217,3 @@ class _Figures(Collector):
 
 def _gauge(name: str, text: str, value: float) -> "Metric":
     return GaugeMetricFamily(f"dropscale_{name}", text, value=float(value))
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    """As http.server's, which asks the name service for its own name first, and prints tracebacks of clients."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """The client went away."""
-
-
-@contextlib.contextmanager
-def _served(address: str, port: int, registry: "CollectorRegistry") -> Iterator[None]:
-    handler = type("_Handler", (MetricsHandler.factory(registry),), {"timeout": _SILENCE_SECONDS})
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    kind = type("_Server", (_Server,), {"address_family": family})
-    try:
-        server = kind((address, port), handler)
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise EnvironmentFault(
-            f"metrics.port: cannot listen on port {port} of {address}: {why}", "choose another port or address"
-        ) from error
-    thread = threading.Thread(target=server.serve_forever, args=(1.0,), name="metrics", daemon=True)
-    thread.start()
-    shown = f"[{address}]" if ":" in address else address
-    tell("metrics", "metrics at http://{address}:{port}/metrics", address=shown, port=port)
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@contextlib.contextmanager
-def _written(path: str, seconds: float, registry: "CollectorRegistry") -> Iterator[None]:
-    over = threading.Event()
-    told = ""
-
-    def write() -> None:
-        nonlocal told
-        try:
-            write_to_textfile(path, registry)
-            told = ""
-        except OSError as error:
-            why = error.strerror or str(error)
-            if told != why:
-                told = why
-                warn("metrics", "metrics.textfile: cannot write {path}: {why}", path=path, why=why)
-
-    def work() -> None:
-        write()
-        while not over.wait(seconds):
-            write()
-
-    thread = threading.Thread(target=work, name="metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(_SILENCE_SECONDS)
-        write()

@@ -5,6 +5,7 @@ File names are bytes on POSIX; here they travel as `str` with surrogate escapes 
 
 import contextlib
 import os
+import pathlib
 from collections.abc import Iterator
 
 
@@ -41,6 +42,35 @@ def display(path: str) -> str:
     """A path as a person can read it, on one line: bytes that are not UTF-8 and control characters escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class Location:
+    """Where a file lies, as a field of the journal: `str` of it is as `display` shows it.
+
+    Attributes:
+        path: absolute, with surrogate escapes.
+    """
+
+    def __init__(self, *parts: str) -> None:
+        self.path = os.path.join(*parts)
+
+    def __str__(self) -> str:
+        """For people."""
+        return display(self.path)
+
+    @property
+    def text(self) -> str:
+        """The path itself; as `display` shows it where its bytes are no text."""
+        try:
+            self.path.encode()
+        except UnicodeEncodeError:
+            return display(self.path)
+        return self.path
+
+    @property
+    def uri(self) -> str:
+        """As a file: URI, which any bytes fit into."""
+        return pathlib.PurePath(self.path).as_uri()
 
 
 def told(error: OSError) -> str:

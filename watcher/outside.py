@@ -6,54 +6,106 @@ The libraries of the last two are loaded only where the config asks for them.
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+from watcher import hook_troubles
 from watcher.errors import LedgerError
-from watcher.journal import listening
+from watcher.hook_troubles import Tally, Trouble
+from watcher.journal import listening, warn
 from watcher.ledger import Ledger
-from watcher.sections import Config
+from watcher.sections import Config, Hook
 from watcher.vitals import Vitals
 
+if TYPE_CHECKING:
+    from watcher.hooks import Hooks
 
-def check(config: Config) -> None:
-    """See that all that the config asks for can be had.
+
+def check(config: Config, old: Config | None = None) -> None:
+    """See that all that the config asks for can be had; warn of commands that cannot be started now.
+
+    Args:
+        config: to be taken up.
+        old: the one that is at work.
 
     Raises:
         ConfigError: a library or a variable of the environment is missing.
+        EnvironmentFault: another port of the metrics than that of `old` is taken.
     """
     if config.on_event:
-        from watcher.hooks import headers_of  # noqa: PLC0415 - keep the watcher itself small
+        from watcher.hooks import faults, headers_of  # noqa: PLC0415 - keep the watcher itself small
 
         for hook in config.on_event:
             headers_of(hook, os.environ)
+        for key, fault in faults(config.on_event):
+            if fault is not None:  # it may still come, and the pictures don't need it
+                warn("hook_missing", "{hook}: {problem}: {remedy}", hook=key, problem=fault[0], remedy=fault[1])
     if config.metrics.port or config.metrics.textfile:
-        from watcher.metrics import require  # noqa: PLC0415
+        from watcher.metrics import check_move, require  # noqa: PLC0415
 
         require()
+        if old is not None:
+            check_move(old.metrics, config.metrics)
 
 
-@contextlib.contextmanager
-def attended(config: Config, ledger: Ledger, vitals: Vitals) -> Iterator[None]:
-    """While a watcher works.
+class Attendance:
+    """From the first watcher of a process to the last: a reload must not cost hooks the events that wait for them."""
 
-    Raises:
-        ConfigError: as `check`.
-        EnvironmentFault: the port of the metrics is taken.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(listening(_EngineNote(ledger, vitals).hear))
-        if config.on_event:
-            from watcher.hooks import Hooks  # noqa: PLC0415 - keep the watcher itself small
+    def __init__(self, ledger: Ledger) -> None:
+        """Nothing is told before `to`.
 
-            hooks = Hooks(config.on_event, config.folders, os.environ)
-            stack.callback(hooks.close)
-            stack.enter_context(listening(hooks.hear))
-        if config.metrics.port or config.metrics.textfile:
-            from watcher.metrics import serving  # noqa: PLC0415
+        Args:
+            ledger: stays open until `close`.
+        """
+        self._ledger = ledger
+        self._asked: tuple[Hook, ...] = ()
+        self._hooks: Hooks | None = None
+        self._counts: Mapping[tuple[str, str], int] = {}
+        self._stack = contextlib.ExitStack()  # of the hooks
 
-            stack.enter_context(serving(config, ledger.path, vitals))
-        yield
+    @contextlib.contextmanager
+    def to(self, config: Config, vitals: Vitals) -> Iterator[None]:
+        """While a watcher works with this config.
+
+        Raises:
+            ConfigError: as `check`.
+            EnvironmentFault: the port of the metrics is taken.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(listening(_EngineNote(self._ledger, vitals).hear))
+            if config.on_event != self._asked or not config.on_event:
+                self._renew_hooks(config.on_event)
+            vitals.hook_events = self._counts
+            if config.metrics.port or config.metrics.textfile:
+                from watcher.metrics import serving  # noqa: PLC0415 - keep the watcher itself small
+
+                stack.enter_context(serving(config, self._ledger.path, vitals))
+            yield
+
+    def drain(self, stopping: Callable[[], bool]) -> None:
+        """Wait until all hooks were told, within a minute, and not when `stopping` says so."""
+        if self._hooks is not None:
+            self._hooks.drain(stopping)
+
+    def close(self) -> None:
+        """Give what waits a few seconds."""
+        self._stack.close()
+
+    def _renew_hooks(self, asked: tuple[Hook, ...]) -> None:
+        self._stack.close()
+        self._asked, self._hooks, self._counts = asked, None, {}
+        notes = _HookNotes(self._ledger)
+        if not asked:
+            notes.write([])
+            return
+        from watcher.hooks import Hooks, names  # noqa: PLC0415 - keep the watcher itself small
+
+        tally = Tally(names(asked), notes.read(), notes.write)
+        self._counts = tally.counts
+        self._stack.callback(notes.close)
+        self._hooks = Hooks(asked, os.environ, tally)
+        self._stack.callback(self._hooks.close)
+        self._stack.enter_context(listening(self._hooks.hear))
 
 
 class _EngineNote:
@@ -74,3 +126,25 @@ class _EngineNote:
     def _note(self) -> None:
         with contextlib.suppress(LedgerError):  # it is told where it matters
             self._ledger.note(engine=self._vitals.engine, engine_since=f"{time.time():.3f}")
+
+
+class _HookNotes:
+    """Keeps in the ledger which hooks are in trouble, until `close`: a call that hangs may come back much later."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._closed = False
+
+    def read(self) -> list[Trouble]:
+        with contextlib.suppress(LedgerError):
+            return hook_troubles.read(self._ledger.notes())
+        return []
+
+    def write(self, troubles: Iterable[Trouble]) -> None:
+        with contextlib.suppress(LedgerError):  # the log has said it
+            note = hook_troubles.as_note(troubles)
+            if not self._closed and note.items() - self._ledger.notes().items():
+                self._ledger.note(**note)
+
+    def close(self) -> None:
+        self._closed = True

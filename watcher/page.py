@@ -4,6 +4,7 @@ It lives as long as the watcher does: its stdin is a pipe from here, and when th
 ends. Should it end by itself, it is started again, each time after a longer pause.
 """
 
+import importlib.util
 import subprocess
 import sys
 import threading
@@ -27,6 +28,23 @@ def check_wall(web: Web) -> None:
             f"web.host: {web.host} can be reached from outside, and web.token is empty",
             "set DROPSCALE_WEB__TOKEN to 16 characters or more that nobody guesses, or web.host to 127.0.0.1",
         )
+
+
+def check(web: Web) -> None:
+    """See that the page can be had, if the config asks for it: a child that fails again and again tells it too often.
+
+    Raises:
+        ConfigError: it cannot, or everybody could reach it.
+    """
+    if not web.enabled:
+        return
+    check_wall(web)
+    for library in ("flask", "waitress"):
+        if importlib.util.find_spec(library) is None:  # only looked for: they take 20 MB
+            raise ConfigError(
+                f"web.enabled: the library {library} is not installed",
+                "install it (`pip install flask waitress`), or set web.enabled to false",
+            )
 
 
 class Page:

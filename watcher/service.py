@@ -79,6 +79,7 @@ class Service:
         self._keeper = keeper
         self._keeper.adopt(self._workshop.order)
         self.vitals = Vitals(config.folders.state)
+        self.vitals.engine = "off" if keeper.run is None else "warm"  # kept from the watcher before
         self._intake = Intake(config.folders.inbox, config.window)
         self._gate = Gate(config, ledger)
         self.inbox = Inbox(config.folders.inbox, config.watch, self._is_engaged, lambda: self._wake.put(None))
@@ -127,6 +128,7 @@ class Service:
             self._keeper.keep(self._terms())
         else:
             self._keeper.close()  # workers have engines of their own
+            self._workshop.queue.look_out_for_workers(lambda: self._wake.put(None))
         try:
             self._ledger.bring_forward()  # who starts it, or changes the config, may have mended what was in the way
             self._recover()
@@ -280,7 +282,12 @@ class Service:
         memory.return_freed()
 
     def _catch_up(self, now: float) -> None:
-        """Learn from the ledger what the last job changed."""
+        """Learn from the ledger what the last job changed, and that a worker has come whom pictures waited for."""
+        far = self._workshop.queue
+        if far is not None and self._job is None and far.workers_have_come():
+            tell("workers", "a worker listens: what waited is tried again")
+            self._ledger.bring_forward()
+            self._stale = True
         if self._stale:
             # no batch runs: what is claimed still, a batch could not release
             self._ledger.release(row.id for row in self._ledger.open_rows() if row.state is State.CLAIMED)
@@ -322,6 +329,8 @@ class Service:
             self._pause(1.0)
         self._intake.close()
         self._worker.shutdown()
+        if self._workshop.queue is not None:
+            self._workshop.queue.close()
 
     def _stopping(self) -> float | None:
         """None, or the monotonic time by which the picture in work has to be finished (asked by the batch)."""

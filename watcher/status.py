@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from watcher import instance, queue_note, recent, warm_ups
+from watcher import hook_troubles, instance, queue_note, recent, warm_ups
 from watcher.accounts import seen_from_outside
 from watcher.config import check_folders
 from watcher.delivery import REASON_SUFFIX
@@ -16,6 +16,7 @@ from watcher.filesystem import look_at
 from watcher.gate import governor_of
 from watcher.governor import Hold, Use
 from watcher.gpu_wait import NOTE, waiting
+from watcher.health import hanging
 from watcher.ignore import IgnoreRules
 from watcher.inbox import files_below
 from watcher.ledger import FILE_NAME, Ledger
@@ -25,6 +26,7 @@ from watcher.nvidia import ALARM_NOTE
 from watcher.queue_note import QueueState
 from watcher.rows import Picture, State
 from watcher.sections import Config
+from watcher.vitals import last_beat
 from watcher.wishes import ANSWER_NOTE, WISH_NOTE
 from watcher.wording import clock
 
@@ -32,11 +34,24 @@ _SHOWN = 20
 _IN_WORK = (State.CLAIMED, State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
 
 
+_NOTES_TOLD_ELSEWHERE = (
+    hook_troubles.NOTE,
+    NOTE,
+    REFUSAL_NOTE,
+    WISH_NOTE,
+    ANSWER_NOTE,
+    queue_note.NOTE,
+    queue_note.ALARMS_NOTE,
+    queue_note.OWNER_NOTE,
+)
+
+
 def collect(config: Config) -> dict[str, Any]:
     """Everything that `status --json` prints.
 
     Returns:
-        running: whether a watcher holds the lock; watcher: what it noted of itself; problems: with the folders.
+        running: whether a watcher holds the lock; watcher: what it noted of itself; problems: with the folders, and
+            that it hangs.
         held: why no engine may start now, until when, and `passing`, the folder for which it may.
         budgets: how much of each is used.
         waiting, working, ignored, failed: lists of {path, why, ...}, paths below the folder in question.
@@ -45,10 +60,12 @@ def collect(config: Config) -> dict[str, Any]:
         queue: how many wait and are in work; how long the oldest has waited, in seconds, None where none waits.
         engine: `recent.engine` and `warm_ups.engine_now`; refused: why none is kept warm; next_warm: when the schedule
             loads one. last_batch: None before the first.
+        hooks: those whose last event did not arrive, as `hook_troubles.Trouble` with a text, `told`.
         workers: {redis, listening, refusing: reasons} while a batch is in the queue of `executor: rq`; else None.
 
     Raises:
         LedgerError: the ledger cannot be read.
+        EnvironmentFault: this user may not look into the state folder.
         OSError: the inbox cannot be listed.
     """
     folders = config.folders
@@ -84,19 +101,23 @@ def collect(config: Config) -> dict[str, Any]:
         except LedgerError:  # SQLite needs room even to read
             if not stuck:
                 raise
-    gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": notes.pop(ALARM_NOTE, "")}
+    alarms = [notes.pop(ALARM_NOTE, ""), *queue_note.alarms(notes).values()]
+    gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": "; ".join(filter(None, alarms))}
     engine = engine_now(engine, recent.engine(notes, running=running))
     engine["refused"] = notes.get(REFUSAL_NOTE, "") if running else ""
     engine["next_warm"] = _next_warm(config) if running else None
     far = queue_note.read(notes) if running else None
-    for key in (NOTE, REFUSAL_NOTE, WISH_NOTE, ANSWER_NOTE, queue_note.NOTE, queue_note.OWNER_NOTE):
+    hooks = hook_troubles.read(notes)
+    beat = last_beat(folders.state) if running else None  # None, too: `once`, or one that has just been started
+    hangs = "" if beat is None else hanging(beat, notes, time.time())
+    for key in _NOTES_TOLD_ELSEWHERE:
         notes.pop(key, None)
     queued, ignored = _inbox(config, rows, stuck, hold, arrivals, running=running)
     working = [_working(row, stuck, far, running=running) for row in rows.values() if _is_working(row, running=running)]
     return {
         "running": running,
         "watcher": _typed(notes),
-        "problems": _problems(config),
+        "problems": _problems(config) + ([hangs] if hangs else []),
         "held": None
         if hold is None
         else {"why": hold.reason, "until": _time(hold.until), "passing": config.window.urgent_folder},
@@ -116,6 +137,7 @@ def collect(config: Config) -> dict[str, Any]:
         "engine": engine,
         "last_batch": last_batch,
         "workers": _workers(far),
+        "hooks": [trouble.report() for trouble in hooks],
     }
 
 
@@ -138,6 +160,7 @@ def describe(report: dict[str, Any]) -> list[str]:
         lines.append(f"engine    {_engine(report['engine'])}")
     lines += [f"PROBLEM   {problem}" for problem in report["problems"]]
     lines += [f"PROBLEM   {alarm}" for alarm in [report["gpu"]["alarm"]] if alarm]
+    lines += [f"PROBLEM   {trouble['told']}" for trouble in report["hooks"]]
     lines += [f"gpu       a batch waits: {why}" for why in [report["gpu"]["waiting"]] if why]
     lines += [f"budget    {budget['told']} ({100 * budget['share']:.0f} %)" for budget in report["budgets"]]
     if held := report["held"]:

@@ -34,6 +34,7 @@ class Vitals:
         waiting_since: when the first of them that is whole, or nearly so, came; Unix time. Those of which the ledger
             knows are older.
         engine: "off", "starting", "working" or "warm".
+        hook_events: how many events of hooks came to which end, by hook and result.
     """
 
     def __init__(self, state_folder: str) -> None:
@@ -43,6 +44,7 @@ class Vitals:
         self.waiting = 0
         self.waiting_since: float | None = None
         self.engine = "off"
+        self.hook_events: Mapping[tuple[str, str], int] = {}
         self._path = os.path.join(state_folder, _FILE_NAME)
         self._next_beat = 0.0
 

@@ -139,8 +139,9 @@ class Now:
             lists[name] = {"count": len(files), "files": shown}
         notes = report.get("watcher", {})
         gpu = report.get("gpu", {"waiting": "", "alarm": ""})
+        hooks = [trouble["told"] for trouble in report.get("hooks", [])]
         facts = {
-            "problems": [problem] if problem else [*report["problems"], *filter(None, [gpu["alarm"]])],
+            "problems": [problem] if problem else [*report["problems"], *filter(None, [gpu["alarm"]]), *hooks],
             "held": report.get("held"),
             "gpu_waiting": gpu["waiting"],
             "watching": notes.get("watching", ""),

@@ -4,12 +4,13 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from enclosure import Enclosure
-from harness import Site, wait_until
+from harness import HASTY_STUB, Site, wait_until
 
 
 def wait_healthy(site: Site) -> None:
@@ -83,3 +84,21 @@ def test_a_dead_share_keeps_nobody_waiting(
     done = site.run("health", timeout=30)
     assert done.returncode == 1
     assert re.search(r"no answer within 2 s while \w+", done.stdout), done.stdout
+
+
+def test_metrics_on_a_dead_share_hold_up_neither_work_nor_stop(
+    enclose: Callable[..., Enclosure], dead_share: Callable[[Enclosure, Path], Callable[[], None]]
+) -> None:
+    site = enclose(**HASTY_STUB, metrics={"textfile": "figures/out.prom", "textfile_seconds": 1})
+    folder = site.inbox.parent / "figures"
+    folder.mkdir()
+    kill = dead_share(site, folder)
+    running = site.start()
+    wait_until((folder / "out.prom").exists, "the first file")
+    kill()
+    site.drop("a.png", b"a picture")
+    wait_until(lambda: "a.png" in site.names(site.archive), "the picture")
+    asked = time.monotonic()
+    running.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "stopped" in running.log(), "the watcher to be through", 20)
+    assert time.monotonic() - asked < 20

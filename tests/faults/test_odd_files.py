@@ -206,3 +206,25 @@ def test_what_this_user_may_not_touch_waits_and_is_done_once_he_may(powerless: S
     wait_done(site)
     promise.check_end(set(promise.originals) if says else None)
     assert running.stop() == 0
+
+
+@pytest.mark.parametrize("closed", ["state", "state/watcher.lock"])
+def test_who_may_not_look_into_the_state_folder_is_told_so_and_not_that_nobody_watches(
+    powerless: Site, closed: str
+) -> None:
+    """A service has its state for itself; a person asks with another account."""
+    running = powerless.start()
+    place = powerless.root / closed
+    mode = place.stat().st_mode
+    place.chmod(0)
+    try:
+        for verb, code in (("health", 1), ("status", 3)):
+            words = [*powerless.command, verb, "--config", str(powerless.config_path)]
+            done = subprocess.run(words, check=False, capture_output=True, text=True, env=powerless.environment)
+            said = done.stdout + done.stderr
+            assert done.returncode == code, said
+            assert f"{place} cannot be read by this user" in said
+            assert "no watcher" not in said and "not running" not in said
+    finally:
+        place.chmod(mode)
+    assert running.stop() == 0

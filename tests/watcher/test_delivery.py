@@ -242,7 +242,7 @@ def test_a_picture_that_came_while_its_name_was_on_its_way_is_done_at_once(make_
     site.drop("a.png", b"the first version")
     wait_until(lambda: "waiting until" in running.log(), "the archive to be missed")
     site.drop("a.png", b"the second version")
-    wait_until(lambda: running.log().count("delivered half-way") >= 2, "the events to be taken")
+    wait_until(lambda: running.log().count("half-way moved") >= 2, "the events to be taken")
     away.rename(site.archive)
     result = stub_result(b"the second version")
     wait_until(lambda: result in site.files(site.outbox).values(), "the second version to be done", 15)

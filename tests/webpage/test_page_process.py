@@ -1,5 +1,6 @@
 """The page as a process: beside the watcher or inside of it, at rest, at its end, and where Flask is missing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import ROOT, STUB_ENGINE, Running, Site, complaint, photo, wait_until
+from harness import HASTY_STUB, ROOT, STUB_ENGINE, Running, Site, complaint, photo, wait_until
 from visits import ADDRESS, Page, Visitor, fill
 
 MOST_BYTES = 80e6
@@ -125,6 +126,29 @@ def test_without_flask_it_says_what_to_install(stub_site: Site, tmp_path: Path) 
     )
     assert "pip install flask waitress" in complaint(done, 3)
     assert "flask" in done.stderr
+
+
+@pytest.mark.parametrize("library", ["flask", "waitress"])
+def test_a_page_that_cannot_be_had_is_told_once_and_ends_the_start(
+    make_site: Callable[..., Site], tmp_path: Path, library: str
+) -> None:
+    """As metrics do; a page that is started again and again tells it for ever, and shows nothing."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(f"import sys\nsys.modules['{library}'] = None\n")
+    site = make_site(**HASTY_STUB, web={"enabled": True, "port": 0})
+    site.environment["PYTHONPATH"] = str(blocked)
+    message = complaint(site.run("run"), 2)
+    assert f"web.enabled: the library {library} is not installed" in message
+    assert "install it (`pip install flask waitress`), or set web.enabled to false" in message
+    checks = {check["name"]: check for check in json.loads(site.run("doctor", "--json").stdout)}
+    assert checks["web"]["verdict"] == "bad" and library in checks["web"]["text"]
+    site.configure(**HASTY_STUB)
+    running = site.start()
+    site.configure(**HASTY_STUB, web={"enabled": True, "port": 0})
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "the config stays as it was: web.enabled: the library" in running.log(), "the refusal")
+    assert running.stop() == 0
 
 
 @linux
