@@ -32,9 +32,9 @@ import numpy as np
 import yaml
 from photographs import Photographs
 
-from watcher.accounts import Accounts
+from watcher.accounting.accounts import Accounts
+from watcher.accounting.replay import Costs, Outcome, Setting, run, windows
 from watcher.ledger import Ledger
-from watcher.replay import Costs, Outcome, Setting, run, windows
 
 DAYS, A_DAY = 30, 10
 PHOTOGRAPHS, PHOTOGRAPH_PIXELS = 10, 1.5e6

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from harness import QUICK, STUB_ENGINE, Site, photo
 
-from watcher.coldstart import sample
+from watcher.engine.coldstart import sample
 
 PARTS = ["process", "imports", "pretence", "ready", "first tile", "exit"]  # of the stub's start
 
@@ -108,7 +108,7 @@ def test_an_engine_that_starts_and_does_not_work_is_told(
 def test_a_runtime_that_the_config_asks_for_and_nobody_installed_is_bad(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from watcher import doctor
+    from watcher.operation import doctor
     from watcher.sections import Config, Engine
 
     monkeypatch.setitem(doctor._RUNTIMES, "onnx", ("no_such_module", ("no-such-package",), "onnxruntime"))

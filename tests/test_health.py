@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from harness import HASTY_STUB, Running, Site, complaint, wait_until
 
-from watcher.health import STALE_SECONDS
+from watcher.operation.health import STALE_SECONDS
 
 
 def health(site: Site, code: int) -> str:

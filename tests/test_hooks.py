@@ -21,10 +21,10 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import pytest
 from harness import HASTY_STUB, ROOT, Site, complaint, wait_until
 
-from watcher.hook_calls import place_of, run_command
-from watcher.hook_troubles import Tally
-from watcher.hooks import Hooks, names
 from watcher.journal import listening, tell
+from watcher.operation.hook_calls import place_of, run_command
+from watcher.operation.hook_troubles import Tally
+from watcher.operation.hooks import Hooks, names
 from watcher.sections import Hook, HookEvent
 
 SCRIPT = [sys.executable, "-P", str(ROOT / "tests" / "hook_command.py")]

@@ -14,49 +14,101 @@ from harness import ROOT
 # From the bottom to the top: a module may import what stands in the lines above its own, and nothing else of ours.
 LAYERS = (
     {"wording"},
-    {"errors", "journal", "memory", "window", "ignore", "names", "mounts", "progress", "signals", "vitals"},
-    {"lifelines", "queue_note", "hook_troubles"},
-    {"bill", "replay", "meter", "report_pages", "hook_calls", "engine_ends", "redis_troubles"},
-    {"filesystem", "webhook", "exposition"},
-    {"live"},
-    {"download"},
-    {"collection"},
-    {"provenance", "sections", "shelf"},
-    {"governor", "schedule"},
-    {"config", "terms", "schema", "settling", "observer", "rows", "logs", "hooks", "page", "shards", "queue_needs"},
-    {"ledger", "patience", "waiting", "leftovers", "metrics", "redis_link", "engine_model"},
+    {
+        "errors",
+        "journal",
+        "memory",
+        "window",
+        "files.ignore",
+        "files.names",
+        "files.mounts",
+        "progress",
+        "signals",
+        "operation.vitals",
+    },
+    {"queue.lifelines", "queue.note", "operation.hook_troubles"},
+    {
+        "accounting.bill",
+        "accounting.replay",
+        "accounting.meter",
+        "accounting.report_pages",
+        "operation.hook_calls",
+        "engine.ends",
+        "queue.redis_troubles",
+    },
+    {"files.filesystem", "operation.webhook", "operation.exposition"},
+    {"operation.live"},
+    {"models.download"},
+    {"models.collection"},
+    {"files.provenance", "sections", "queue.shelf"},
+    {"engine.governor", "engine.schedule"},
+    {
+        "config",
+        "engine.terms",
+        "schema",
+        "files.settling",
+        "files.observer",
+        "rows",
+        "logs",
+        "operation.hooks",
+        "operation.page",
+        "queue.shards",
+        "queue.needs",
+    },
+    {
+        "ledger",
+        "engine.patience",
+        "waiting",
+        "files.leftovers",
+        "operation.metrics",
+        "queue.redis_link",
+        "engine.model",
+    },
     {"instance"},
     {
-        "engine",
-        "originals",
-        "mounted",
+        "engine.process",
+        "files.originals",
+        "files.mounted",
         "intake",
-        "outside",
-        "warm_ups",
-        "engine_runs",
-        "wishes",
-        "remote_runs",
+        "operation.outside",
+        "accounting.warm_ups",
+        "accounting.engine_runs",
+        "engine.wishes",
+        "queue.remote_runs",
         "claims",
     },
-    {"inbox", "delivery", "nvidia", "health", "flights", "newcomers", "worker"},
-    {"gpu_wait", "queue_executor", "demand"},
-    {"keeper"},
-    {"accounts", "recent"},
-    {"gate"},
-    {"workshop", "straight", "coldstart", "status", "failed", "rebuild", "report"},
+    {"inbox", "delivery", "engine.nvidia", "operation.health", "queue.flights", "queue.newcomers", "queue.worker"},
+    {"engine.gpu_wait", "queue.executor", "engine.demand"},
+    {"engine.keeper"},
+    {"accounting.accounts", "recent"},
+    {"engine.gate"},
+    {"workshop", "straight", "engine.coldstart", "operation.status", "failed", "rebuild", "accounting.report"},
     {"endings"},
-    {"batch", "doctor", "shard_work"},
-    {"jobs", "work_horse"},
+    {"batch", "operation.doctor", "queue.shard_work"},
+    {"jobs", "queue.work_horse"},
     {"service"},
-    {"cli_options"},
-    {"cli_folders", "cli_health", "cli_models", "cli_report", "cli_upscale", "cli_warm", "cli_watch", "cli_web"},
-    {"cli_worker"},
+    {"commands.options"},
+    {
+        "commands.folders",
+        "commands.health",
+        "commands.models",
+        "commands.report",
+        "commands.upscale",
+        "commands.warm",
+        "commands.watch",
+        "commands.web",
+    },
+    {"commands.worker"},
     {"cli"},
 )
 FROM_THE_ENGINE = {"protocol", "models", "headers", "errors", "nvml"}  # light, all of them
 HEAVY = {"numpy", "cv2", "onnxruntime", "openvino", "torch", "tensorflow", "PIL", "scipy"}
 
-WATCHER = sorted(path.stem for path in (ROOT / "watcher").glob("*.py") if path.stem != "__init__")
+WATCHER = sorted(
+    ".".join(path.relative_to(ROOT / "watcher").with_suffix("").parts)
+    for path in (ROOT / "watcher").rglob("*.py")
+    if path.stem != "__init__"
+)
 PAGE = sorted(path.stem for path in (ROOT / "webpage").glob("*.py") if path.stem not in {"__init__", "__main__"})
 ENGINE = sorted(path for path in (ROOT / "sr_engine").rglob("*.py"))
 
@@ -79,10 +131,15 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def modules_of(package: str, path: Path) -> set[str]:
-    """The modules of one of our packages that a file imports."""
-    folder = ROOT / package
-    found = {name.split(".")[1] for name in imported(path) if name.startswith(package + ".")}
-    return {name for name in found if (folder / f"{name}.py").exists() or (folder / name).is_dir()}
+    """The modules of one of our packages that a file imports, as `queue.worker`."""
+    names = {name.removeprefix(f"{package}.") for name in imported(path) if name.startswith(f"{package}.")}
+    files = {name for name in names if source(name, package).exists()}
+    packages = {name for name in names if source(f"{name}.__init__", package).exists()}
+    return files | {name for name in packages if not any(file.startswith(f"{name}.") for file in files)}
+
+
+def source(module: str, package: str = "watcher") -> Path:
+    return ROOT.joinpath(package, *module.split(".")).with_suffix(".py")
 
 
 def layer(module: str) -> int:
@@ -107,7 +164,7 @@ def loaded_by(*modules: str) -> set[str]:
 
 
 def test_the_command_line_loads_no_numpy_no_cv2_and_no_runtime() -> None:
-    loaded = loaded_by("watcher.cli", "watcher.cli_watch")
+    loaded = loaded_by("watcher.cli", "watcher.commands.watch")
     assert "watcher" in loaded
     assert not loaded & HEAVY
     assert "rich" not in loaded, "3 MB that only a terminal needs"
@@ -129,13 +186,13 @@ def test_this_check_would_notice_numpy() -> None:
 @pytest.mark.parametrize("module", WATCHER)
 def test_a_module_of_the_watcher_imports_only_what_stands_below_it(module: str) -> None:
     """Thereby there are no cycles. A new module has to be put into LAYERS."""
-    for other in modules_of("watcher", ROOT / "watcher" / f"{module}.py"):
+    for other in modules_of("watcher", source(module)):
         assert layer(other) < layer(module), f"{module} imports {other}"
 
 
 @pytest.mark.parametrize("module", WATCHER)
 def test_the_watcher_takes_only_the_light_modules_of_the_engine(module: str) -> None:
-    assert modules_of("sr_engine", ROOT / "watcher" / f"{module}.py") <= FROM_THE_ENGINE
+    assert modules_of("sr_engine", source(module)) <= FROM_THE_ENGINE
 
 
 @pytest.mark.parametrize("path", ENGINE, ids=lambda path: str(path.relative_to(ROOT)))
@@ -150,13 +207,9 @@ def test_the_page_loads_nothing_heavy_and_pictures_only_in_a_process_of_their_ow
 
 
 def test_the_watcher_knows_the_page_only_by_its_command_line() -> None:
-    users = {
-        module
-        for module in WATCHER
-        if any(name.split(".")[0] == "webpage" for name in imported(ROOT / "watcher" / f"{module}.py"))
-    }
-    assert users == {"cli_web"}
-    assert not loaded_by("watcher.cli", "watcher.cli_watch") & {"webpage", "flask", "waitress"}
+    users = {module for module in WATCHER if any(name.split(".")[0] == "webpage" for name in imported(source(module)))}
+    assert users == {"commands.web"}
+    assert not loaded_by("watcher.cli", "watcher.commands.watch") & {"webpage", "flask", "waitress"}
 
 
 def test_the_page_moves_and_removes_nothing_but_its_own() -> None:
@@ -167,20 +220,21 @@ def test_the_page_moves_and_removes_nothing_but_its_own() -> None:
 
 
 def test_only_the_command_line_prints_or_exits() -> None:
-    for module in (module for module in WATCHER if not re.fullmatch(r"cli(_\w+)?", module)):
-        tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())
+    for module in (module for module in WATCHER if not re.fullmatch(r"cli|commands\.\w+", module)):
+        tree = ast.parse(source(module).read_text())
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        calls -= {"os._exit"} if module == "health" else set()  # a child of its own
+        calls -= {"os._exit"} if module == "operation.health" else set()  # a child of its own
         assert not calls & {"print", "exit", "quit", "sys.exit", "os._exit", "click.echo", "sys.stdout.write"}, module
 
 
 def test_only_delivery_and_what_it_stands_on_move_or_remove_files() -> None:
     """`straight` clears its own staging folder, `collection` and `download` weights; `rebuild` moves a bad ledger."""
-    movers = {"delivery", "originals", "leftovers", "filesystem", "straight", "collection", "download", "rebuild"}
-    movers |= {"shelf", "shard_work"}  # results in the making, on their way into the staging folder
+    movers = {"delivery", "files.originals", "files.leftovers", "files.filesystem", "straight", "rebuild"}
+    movers |= {"models.collection", "models.download"}
+    movers |= {"queue.shelf", "queue.shard_work"}  # results in the making, on their way into the staging folder
     calls = {"rename", "replace", "unlink", "remove", "rmdir", "rmtree", "move", "link", "symlink", "truncate"}
     for module in set(WATCHER) - movers:
-        tree = ast.parse((ROOT / "watcher" / f"{module}.py").read_text())
+        tree = ast.parse(source(module).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = ast.unparse(node.func.value)

@@ -11,7 +11,7 @@ from harness import Site, photo
 from PIL import Image
 
 from sr_engine.formats.encoding import EXTENSIONS
-from watcher.ignore import DEFAULT_EXTENSIONS
+from watcher.files.ignore import DEFAULT_EXTENSIONS
 
 
 def decoded_photo(height: int, width: int) -> np.ndarray:

@@ -11,22 +11,23 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sr_engine import protocol
-from watcher import coldstart, engine_runs
+from watcher.accounting import engine_runs
 from watcher.claims import Claims
 from watcher.delivery import Staged
 from watcher.endings import Endings
-from watcher.engine import EngineProcess
-from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
-from watcher.filesystem import Digest, holds
-from watcher.gpu_wait import GpuWait
+from watcher.engine import coldstart
+from watcher.engine.ends import MOST_RESTARTS, EngineGaveUp, EngineStopped, EngineTrouble
+from watcher.engine.gpu_wait import GpuWait
+from watcher.engine.keeper import tell_ready
+from watcher.engine.process import EngineProcess
+from watcher.files.filesystem import Digest, holds
+from watcher.files.names import display, told
 from watcher.journal import tell, warn
-from watcher.keeper import tell_ready
-from watcher.names import display, told
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
 
 if TYPE_CHECKING:
-    from watcher.queue_executor import QueueEngine
+    from watcher.queue.executor import QueueEngine
 
 
 def run_batch(

@@ -1,4 +1,4 @@
-"""The command line: where it begins and ends. The commands are in the modules `cli_*`: they alone print.
+"""The command line: where it begins and ends. The commands are in `watcher.commands`: they alone print.
 
 Each of these is imported when its command is called: the watcher stays small, and `dropscale once` quick.
 """
@@ -12,26 +12,26 @@ from collections.abc import Sequence
 import click
 
 from watcher import __version__
-from watcher.cli_options import complain
+from watcher.commands.options import complain
 from watcher.errors import EXIT_DONE, AlreadyRunning, DropscaleError, EnvironmentFault
-from watcher.names import display
+from watcher.files.names import display
 
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells do
 
 _COMMANDS = {
-    "init": "cli_folders.init",
-    "run": "cli_watch.run",
-    "once": "cli_watch.once",
-    "status": "cli_folders.status",
-    "retry": "cli_folders.retry",
-    "upscale": "cli_upscale.upscale",
-    "doctor": "cli_folders.doctor",
-    "models": "cli_models.group",
-    "health": "cli_health.health",
-    "report": "cli_report.report",
-    "warm": "cli_warm.warm",
-    "web": "cli_web.web",
-    "worker": "cli_worker.worker",
+    "init": "folders.init",
+    "run": "watch.run",
+    "once": "watch.once",
+    "status": "folders.status",
+    "retry": "folders.retry",
+    "upscale": "upscale.upscale",
+    "doctor": "folders.doctor",
+    "models": "models.group",
+    "health": "health.health",
+    "report": "report.report",
+    "warm": "warm.warm",
+    "web": "web.web",
+    "worker": "worker.worker",
 }
 
 
@@ -97,7 +97,7 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(".")
-        command: click.Command = getattr(importlib.import_module(f"watcher.{module}"), name)
+        command: click.Command = getattr(importlib.import_module(f"watcher.commands.{module}"), name)
         return command
 
 

@@ -8,10 +8,10 @@ import msgspec
 import yaml
 
 from sr_engine import models
+from watcher.engine.governor import contradiction
 from watcher.errors import ConfigError, EnvironmentFault
-from watcher.governor import contradiction
-from watcher.ignore import IgnoreRules
-from watcher.mounts import is_read_only
+from watcher.files.ignore import IgnoreRules
+from watcher.files.mounts import is_read_only
 from watcher.sections import Config, Folders, WarmTime
 
 ENV_PREFIX = "DROPSCALE_"
@@ -240,7 +240,7 @@ def _build_list(kind: type[T], value: Any, path: str, problems: list[tuple[str, 
 
 
 def _faults_of_warm(times: Sequence[WarmTime]) -> Iterator[tuple[str, str]]:
-    from watcher.schedule import problem  # noqa: PLC0415 - keep the watcher itself small
+    from watcher.engine.schedule import problem  # noqa: PLC0415 - keep the watcher itself small
 
     for number, time in enumerate(times):
         if fault := problem(time.at):

@@ -11,8 +11,9 @@ import os
 import time
 from typing import NamedTuple
 
-from watcher import __version__, leftovers, provenance, shelf
-from watcher.filesystem import (
+from watcher import __version__
+from watcher.files import leftovers, provenance
+from watcher.files.filesystem import (
     copy_file,
     digest,
     fsync_folder,
@@ -24,14 +25,15 @@ from watcher.filesystem import (
     publish_across,
     write_file,
 )
+from watcher.files.mounted import MountPoint
+from watcher.files.names import candidate_names, display, hidden_name, longest_name
+from watcher.files.originals import OriginalChanged, Originals
+from watcher.files.provenance import Provenance
 from watcher.ledger import Ledger
-from watcher.mounted import MountPoint
-from watcher.names import candidate_names, display, hidden_name, longest_name
-from watcher.originals import OriginalChanged, Originals
-from watcher.provenance import Provenance
+from watcher.queue import shelf
+from watcher.queue.shards import content_key
 from watcher.rows import Picture, State
 from watcher.sections import Folders
-from watcher.shards import content_key
 
 STAGING = ".dropscale-staging"
 REASON_SUFFIX = ".reason.txt"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from watcher.claims import Claims
 from watcher.delivery import Staged
+from watcher.files.names import Location, display, told
+from watcher.files.originals import OriginalChanged
 from watcher.journal import tell, warn
-from watcher.names import Location, display, told
-from watcher.originals import OriginalChanged
 from watcher.rows import Picture
 from watcher.workshop import Outcome, Workshop
 

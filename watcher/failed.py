@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from watcher import config, instance
 from watcher.delivery import REASON_SUFFIX, Delivery
 from watcher.errors import UsageError
+from watcher.files.mounted import check_mounts
+from watcher.files.names import display
 from watcher.ledger import Ledger
-from watcher.mounted import check_mounts
-from watcher.names import display
 from watcher.sections import Config
 
 

@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from watcher import filesystem
-from watcher.filesystem import Identity
-from watcher.ignore import IgnoreRules
+from watcher.files import filesystem
+from watcher.files.filesystem import Identity
+from watcher.files.ignore import IgnoreRules
+from watcher.files.mounted import MountPoint
+from watcher.files.mounts import how_to_watch, mounts_below, read_mounts
+from watcher.files.names import display
+from watcher.files.settling import Settled, Settling
 from watcher.journal import tell, warn
-from watcher.mounted import MountPoint
-from watcher.mounts import how_to_watch, mounts_below, read_mounts
-from watcher.names import display
 from watcher.sections import Watch
-from watcher.settling import Settled, Settling
 
 if TYPE_CHECKING:
-    from watcher.observer import Observer
+    from watcher.files.observer import Observer
 
 ROOT_CHECK_SECONDS = 2.0
 _MOST_TOLD = 1000
@@ -266,7 +266,7 @@ class Inbox:
             self._polled = [""]
         else:
             recursive = self._watch.recursive
-            from watcher.observer import Observer  # noqa: PLC0415 - a look without watching is quicker without it
+            from watcher.files.observer import Observer  # noqa: PLC0415 - a look without watching is quicker without it
 
             try:
                 self._observer = Observer(self.root, recursive=recursive, hint=self.hint, lost=self._events_lost)

@@ -8,9 +8,9 @@ import time
 from filelock import FileLock, Timeout
 
 from watcher.errors import AlreadyRunning, EnvironmentFault, LedgerError
+from watcher.files.mounts import how_to_watch, is_read_only, read_mounts
 from watcher.ledger import FILE_NAME as LEDGER_NAME
 from watcher.ledger import Ledger
-from watcher.mounts import how_to_watch, is_read_only, read_mounts
 
 try:
     import fcntl

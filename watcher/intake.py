@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from sr_engine.headers import HeaderError, read_header
-from watcher import filesystem
-from watcher.filesystem import Digest, Identity, digest
+from watcher.files import filesystem
+from watcher.files.filesystem import Digest, Identity, digest
 from watcher.sections import WindowLimits
 from watcher.window import Window
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from watcher.batch import run_batch
 from watcher.endings import tell_delivered, tell_failed
-from watcher.filesystem import look_at
+from watcher.files.filesystem import look_at
+from watcher.files.names import display, told
 from watcher.intake import Taken
 from watcher.journal import tell, warn
-from watcher.names import display, told
 from watcher.rows import Picture, State
 from watcher.workshop import Outcome, Workshop
 

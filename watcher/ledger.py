@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from watcher.errors import LedgerError, LedgerLost
-from watcher.filesystem import Digest
+from watcher.files.filesystem import Digest
 from watcher.rows import COLUMNS, MOVING, Picture, State, columns_of, from_row
 from watcher.schema import connect, damage, fault, lost
 

@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from watcher import provenance
 from watcher.delivery import Delivery
 from watcher.errors import EnvironmentFault, LedgerError, LedgerLost
-from watcher.filesystem import look_at
+from watcher.files import provenance
+from watcher.files.filesystem import look_at
+from watcher.files.names import display, told
+from watcher.files.provenance import Provenance
 from watcher.journal import tell, warn
 from watcher.ledger import FILE_NAME, LOST_NAME, Ledger
-from watcher.names import display, told
-from watcher.provenance import Provenance
 from watcher.schema import lost
 from watcher.sections import Folders
 from watcher.signals import BLOCKED

@@ -16,7 +16,7 @@ import os
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from watcher.filesystem import Identity
+from watcher.files.filesystem import Identity
 
 
 class State(StrEnum):

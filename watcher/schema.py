@@ -73,7 +73,7 @@ MIGRATIONS = (
     """
     ALTER TABLE engine_runs ADD COLUMN host TEXT NOT NULL DEFAULT '';
     ALTER TABLE engine_runs ADD COLUMN held_from REAL;          -- when it first could hold its device
-    ALTER TABLE engine_runs ADD COLUMN spawn_seconds REAL;      -- the parts of its time, see watcher.meter
+    ALTER TABLE engine_runs ADD COLUMN spawn_seconds REAL;      -- the parts of its time, see accounting.meter
     ALTER TABLE engine_runs ADD COLUMN load_seconds REAL;
     ALTER TABLE engine_runs ADD COLUMN compute_seconds REAL;
     ALTER TABLE engine_runs ADD COLUMN idle_seconds REAL;
@@ -110,7 +110,7 @@ MIGRATIONS = (
     CREATE INDEX by_begin ON warm_ups (began_at);
     """,
     """
-    ALTER TABLE engine_runs ADD COLUMN remote TEXT;             -- a worker's own id of the run, see watcher.remote_runs
+    ALTER TABLE engine_runs ADD COLUMN remote TEXT;             -- a worker's own id of the run, see queue.remote_runs
     CREATE UNIQUE INDEX by_remote ON engine_runs (remote) WHERE remote IS NOT NULL;
     """,
 )

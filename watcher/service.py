@@ -9,25 +9,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 
 from sr_engine.models import Model
-from watcher import engine_runs, memory
+from watcher import memory
+from watcher.accounting import engine_runs
 from watcher.delivery import Delivery
+from watcher.engine.gate import Gate
+from watcher.engine.keeper import EngineKeeper
+from watcher.engine.terms import Terms
 from watcher.errors import LedgerError, LedgerLost
-from watcher.filesystem import Identity
-from watcher.gate import Gate
+from watcher.files.filesystem import Identity
+from watcher.files.mounted import mounted_now
+from watcher.files.names import display
+from watcher.files.settling import Settled
 from watcher.inbox import Inbox
 from watcher.intake import Intake
 from watcher.jobs import process_window, resume_moves
 from watcher.journal import tell, warn
-from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
-from watcher.mounted import mounted_now
-from watcher.names import display
+from watcher.operation.vitals import Vitals
 from watcher.progress import Progress
 from watcher.rows import MOVING, State
 from watcher.sections import Config
-from watcher.settling import Settled
-from watcher.terms import Terms
-from watcher.vitals import Vitals
 from watcher.waiting import Waiting
 from watcher.wording import count_of
 from watcher.workshop import Outcome, Workshop
@@ -70,7 +71,7 @@ class Service:
         self._delivery = Delivery(config.folders, ledger)
         far = None
         if config.executor == "rq":
-            from watcher.queue_executor import QueueExecutor  # noqa: PLC0415 - RQ takes 20 MB
+            from watcher.queue.executor import QueueExecutor  # noqa: PLC0415 - RQ takes 20 MB
 
             far = QueueExecutor(config, model, ledger)
         self._workshop = Workshop(
@@ -344,7 +345,7 @@ class Service:
         """How the engine is kept between batches."""
         schedule = None
         if self._config.warm:
-            from watcher.schedule import Schedule  # noqa: PLC0415 - keep the watcher small where none is configured
+            from watcher.engine.schedule import Schedule  # noqa: PLC0415 - keep the watcher small where none is configured
 
             schedule = Schedule(self._config.warm)
         return Terms(schedule, self._config.retry, self._why_not_warm, lambda: self._wake.put(None))

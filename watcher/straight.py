@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sr_engine import protocol
-from watcher.engine import EngineProcess
-from watcher.engine_ends import MOST_RESTARTS, EngineGaveUp, EngineTrouble
+from watcher.engine.ends import MOST_RESTARTS, EngineGaveUp, EngineTrouble
+from watcher.engine.process import EngineProcess
 from watcher.errors import EngineUnusable, EnvironmentFault
-from watcher.filesystem import publish
+from watcher.files.filesystem import publish
+from watcher.files.names import candidate_names, display, longest_name
 from watcher.journal import tell, warn
-from watcher.names import candidate_names, display, longest_name
 from watcher.progress import Progress
 from watcher.sections import Config
 

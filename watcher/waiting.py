@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from watcher.filesystem import Identity
+from watcher.files.filesystem import Identity
 from watcher.rows import MOVING, Picture, State
 from watcher.sections import Retry
 

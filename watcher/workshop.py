@@ -11,16 +11,16 @@ import msgspec
 
 from sr_engine.models import Model
 from watcher.delivery import Delivery
+from watcher.engine.keeper import EngineKeeper
+from watcher.engine.terms import Order
 from watcher.journal import tell
-from watcher.keeper import EngineKeeper
 from watcher.ledger import Ledger
 from watcher.progress import Progress
 from watcher.rows import Picture
 from watcher.sections import Config
-from watcher.terms import Order
 
 if TYPE_CHECKING:
-    from watcher.queue_executor import QueueExecutor
+    from watcher.queue.executor import QueueExecutor
 
 
 @dataclass

@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify, request
 
-from watcher import failed, report
-from watcher.accounts import seen_from_outside
-from watcher.bill import Price, month
-from watcher.gate import governor_of
-from watcher.names import display
+from watcher import failed
+from watcher.accounting import report
+from watcher.accounting.accounts import seen_from_outside
+from watcher.accounting.bill import Price, month
+from watcher.engine.gate import governor_of
+from watcher.files.names import display
 from webpage import files, openapi
 from webpage.gallery import PAGE, SHOWN_STATES, Card
 from webpage.reasons import code_of

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from watcher import __version__
 from watcher.errors import DropscaleError
-from watcher.names import told
+from watcher.files.names import told
 from webpage import api, pages, words
 from webpage.api import ApiError
 from webpage.gallery import BadCursor

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from watcher.accounts import Pictures, seen_from_outside
-from watcher.bill import Bill, EngineRun, Period, Price, bill, month
-from watcher.gate import governor_of
-from watcher.governor import Use
+from watcher.accounting.accounts import Pictures, seen_from_outside
+from watcher.accounting.bill import Bill, EngineRun, Period, Price, bill, month
+from watcher.engine.gate import governor_of
+from watcher.engine.governor import Use
 from watcher.sections import Config
 from webpage.reading import Reading
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from sr_engine.headers import Header, HeaderError, read_header
-from watcher.filesystem import open_regular
-from watcher.names import display
+from watcher.files.filesystem import open_regular
+from watcher.files.names import display
 from watcher.sections import Folders
 from webpage.reading import Reading
 

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from watcher import instance, live, memory, recent, warm_ups
+from watcher import instance, memory, recent
+from watcher.accounting import warm_ups
 from watcher.errors import DropscaleError
-from watcher.names import told
+from watcher.files.names import told
+from watcher.operation import live
+from watcher.operation.status import collect, engine_now
 from watcher.sections import Config
-from watcher.status import collect, engine_now
 from webpage.reading import Reading
 
 SHOWN = 50  # files of each list; their number is told in any case

@@ -8,8 +8,8 @@ from flask import Blueprint, Response, abort, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from sr_engine.headers import NAMES
-from watcher.bill import month
-from watcher.names import display
+from watcher.accounting.bill import month
+from watcher.files.names import display
 from webpage import billing, files
 from webpage.gallery import PAGE, SHOWN_STATES, Card
 from webpage.security import headers_of, is_over_tls

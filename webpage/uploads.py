@@ -20,10 +20,10 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from sr_engine import limits
 from sr_engine.errors import PictureError
 from sr_engine.headers import Kind, read_header
-from watcher.filesystem import look_at, publish
-from watcher.ignore import DEFAULT_EXTENSIONS, IgnoreRules
-from watcher.mounted import has_lost_its_share
-from watcher.names import candidate_names, longest_name
+from watcher.files.filesystem import look_at, publish
+from watcher.files.ignore import DEFAULT_EXTENSIONS, IgnoreRules
+from watcher.files.mounted import has_lost_its_share
+from watcher.files.names import candidate_names, longest_name
 from watcher.sections import Config
 from webpage.reading import Reading
 

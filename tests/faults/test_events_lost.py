@@ -53,7 +53,7 @@ def test_pictures_whose_events_were_lost_in_an_overflow_are_delivered(make_site:
 READER_DIES = """
 import os, sys, time
 from watchdog.observers.inotify_c import InotifyFD
-from watcher.observer import Observer
+from watcher.files.observer import Observer
 observer = Observer(sys.argv[1], recursive=True, hint=print, lost=print)
 observer.start()
 assert observer.is_alive()

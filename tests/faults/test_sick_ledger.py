@@ -10,7 +10,7 @@ import pytest
 from harness import HASTY_STUB, Site, wait_until
 from promise import Promise
 
-from watcher.names import hidden_name
+from watcher.files.names import hidden_name
 
 LEDGER = "ledger.sqlite3"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0\x90wS\xde"

@@ -269,7 +269,7 @@ def test_two_batches_of_one_machine_take_turns_on_a_gpu(busy_site: Site, gpus: G
 def test_a_cheap_box_pays_nothing_for_all_this() -> None:
     code = """
 import sys
-from watcher.nvidia import DeviceWatch
+from watcher.engine.nvidia import DeviceWatch
 from watcher.sections import Engine
 DeviceWatch(Engine(device="cpu")).close()
 print("pynvml" in sys.modules)

@@ -105,7 +105,7 @@ class QueueSite(Site):
 
     def horses(self, worker: Running) -> list[int]:
         """Process ids of a worker's work horses; one is at work at most, the other is ready."""
-        return [pid for pid in children(worker.pid) if b"watcher.work_horse" in command_line(pid)]
+        return [pid for pid in children(worker.pid) if b"watcher.queue.work_horse" in command_line(pid)]
 
     def troubles(self) -> str:
         """For what pictures wait, by the ledger: `status` says the same, and takes longer."""

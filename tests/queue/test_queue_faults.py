@@ -12,7 +12,7 @@ from machines import QueueSite, RedisServer, children
 from promise import Promise
 from test_both_executors import settle
 
-from watcher import shelf
+from watcher.queue import shelf
 
 MakeSite = Callable[..., QueueSite]
 

@@ -61,7 +61,7 @@ def horses_of(site: QueueSite) -> list[int]:
         with suppress(OSError):
             if entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == site.root:
                 pid = int(entry.name)
-                found += [pid] if b"watcher.work_horse" in command_line(pid) else []
+                found += [pid] if b"watcher.queue.work_horse" in command_line(pid) else []
     return found
 
 

@@ -20,11 +20,11 @@ from test_both_executors import settle
 from test_queue_faults import begin
 
 from sr_engine import models, protocol
-from watcher import redis_link
 from watcher.config import without_file
-from watcher.shard_work import Place, upscale_shard
-from watcher.shards import Deadlines, Entry, Report, Shard, content_key, digest_of
-from watcher.worker import HorseJob, HorseOrders, fetch_job
+from watcher.queue import redis_link
+from watcher.queue.shard_work import Place, upscale_shard
+from watcher.queue.shards import Deadlines, Entry, Report, Shard, content_key, digest_of
+from watcher.queue.worker import HorseJob, HorseOrders, fetch_job
 
 PASSWORD = "hunter2-and-more"
 
@@ -301,7 +301,7 @@ def test_folders_outside_of_the_share_are_refused(make_queue_site: Callable[...,
 
 
 def test_the_command_line_loads_no_rq() -> None:
-    code = "import watcher.cli, watcher.cli_watch, sys; print(*sys.modules)"
+    code = "import watcher.cli, watcher.commands.watch, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not {"rq", "redis"} & {name.split(".")[0] for name in done.stdout.split()}
 

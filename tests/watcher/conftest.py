@@ -15,7 +15,7 @@ from talks import Make, Requests, is_gone
 
 from sr_engine import protocol
 from sr_engine.protocol import Limits
-from watcher.engine import EngineProcess
+from watcher.engine.process import EngineProcess
 from watcher.sections import Engine
 
 

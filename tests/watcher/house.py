@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 from watcher.delivery import Delivery, Staged
-from watcher.filesystem import digest
+from watcher.files.filesystem import digest
+from watcher.files.names import hidden_name
 from watcher.ledger import Ledger
-from watcher.names import hidden_name
 from watcher.rows import Picture, State
 from watcher.sections import Folders
 

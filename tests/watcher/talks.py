@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from sr_engine import protocol
-from watcher.engine import EngineProcess
+from watcher.engine.process import EngineProcess
 
 Make = Callable[..., EngineProcess]
 Requests = Callable[..., list[protocol.Upscale]]

@@ -3,7 +3,7 @@
 import pytest
 from local_time import at
 
-from watcher.bill import EngineRun, Period, Price, bill, month
+from watcher.accounting.bill import EngineRun, Period, Price, bill, month
 
 pytestmark = pytest.mark.usefixtures("berlin")
 PRICE = Price(0.6, "CNY")

@@ -13,8 +13,8 @@ import pytest
 from harness import QUICK, STUB_ENGINE, Site, command, stub_result, wait_until
 from house import ORIGINAL, RESULT, House, sha256, tree
 
-from watcher.filesystem import digest
-from watcher.originals import OriginalChanged
+from watcher.files.filesystem import digest
+from watcher.files.originals import OriginalChanged
 from watcher.rows import State
 
 # Delivering

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from house import ORIGINAL, RESULT, House, is_failed, quarantining, tree
 
-from watcher.names import hidden_name
+from watcher.files.names import hidden_name
 from watcher.rows import State
 
 # Resuming: what a kill leaves while a result is published

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from watcher.download import Pin, download
 from watcher.errors import EnvironmentFault
+from watcher.models.download import Pin, download
 
 CONTENT = os.urandom(700_000)
 PIN = Pin(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())

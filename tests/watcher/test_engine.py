@@ -10,8 +10,8 @@ from talks import Make, Requests, is_gone, names, never
 
 from sr_engine import protocol
 from sr_engine.protocol import Limits
-from watcher.engine import EngineProcess
-from watcher.engine_ends import EngineGaveUp, EngineTrouble
+from watcher.engine.ends import EngineGaveUp, EngineTrouble
+from watcher.engine.process import EngineProcess
 from watcher.sections import Engine
 
 

@@ -14,7 +14,7 @@ from harness import STUB_ENGINE, wait_until
 from talks import Make, Requests, answers, is_gone, never
 
 from sr_engine import protocol
-from watcher.engine_ends import EngineStopped, EngineTrouble
+from watcher.engine.ends import EngineStopped, EngineTrouble
 
 # Staying
 
@@ -231,7 +231,7 @@ def test_the_engine_ends_when_its_watcher_is_killed(tmp_path: Path) -> None:
         import os, signal, sys
         from sr_engine import protocol
         from watcher.sections import Engine
-        from watcher.engine import EngineProcess
+        from watcher.engine.process import EngineProcess
         engine = EngineProcess(Engine(command=tuple({STUB_ENGINE!r})), "models", protocol.Limits())
         request = protocol.Upscale(id=1, source={str(tmp_path / "a.png")!r}, target={str(tmp_path / "result")!r})
         for event in engine.upscale([request], lambda: None):

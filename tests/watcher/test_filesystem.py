@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from watcher import filesystem
-from watcher.filesystem import (
+from watcher.files import filesystem
+from watcher.files.filesystem import (
     copy_file,
     digest,
     fsync_folder,
@@ -22,7 +22,7 @@ from watcher.filesystem import (
     write_file,
     writer_present,
 )
-from watcher.names import candidate_names, display, hidden_name, longest_name
+from watcher.files.names import candidate_names, display, hidden_name, longest_name
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
 pytestmark = pytest.mark.usefixtures("no_sigio")
@@ -62,7 +62,7 @@ def test_names_that_are_not_utf8_are_renamed(tmp_path: Path) -> None:
 
 RACER = """
 import sys
-from watcher.filesystem import publish, _publish_by_link
+from watcher.files.filesystem import publish, _publish_by_link
 how = {"rename": publish, "link": _publish_by_link}[sys.argv[1]]
 folder, name = sys.argv[2:]
 won = 0
@@ -154,7 +154,7 @@ def test_a_copy_onto_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import resource, signal, sys; from watcher.filesystem import copy_file\n"
+            "import resource, signal, sys; from watcher.files.filesystem import copy_file\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
             "copy_file(sys.argv[1], sys.argv[2])",

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from local_time import at
 
-from watcher.governor import Governor, contradiction
+from watcher.engine.governor import Governor, contradiction
 from watcher.sections import Budget, Cost
 
 

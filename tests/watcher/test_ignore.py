@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from watcher.ignore import DEFAULT_EXTENSIONS, FILES, FOLDERS, RULES, IgnoreRules, Rule
+from watcher.files.ignore import DEFAULT_EXTENSIONS, FILES, FOLDERS, RULES, IgnoreRules, Rule
 
 # Names that each rule of the table is there for, as the programs write them.
 EXAMPLES: dict[str, list[str]] = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from watcher.ignore import IgnoreRules
+from watcher.files.ignore import IgnoreRules
 
 
 @pytest.mark.parametrize(

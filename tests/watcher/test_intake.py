@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.filesystem import Identity, look_at
+from watcher.files.filesystem import Identity, look_at
 from watcher.intake import Closing, Intake
 from watcher.sections import WindowLimits
 

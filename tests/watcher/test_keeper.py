@@ -11,15 +11,15 @@ from harness import STUB_ENGINE, wait_until
 from house import House
 
 from sr_engine import protocol
-from watcher import engine_runs
-from watcher.engine import EngineProcess
-from watcher.keeper import EngineKeeper
+from watcher.accounting import engine_runs
+from watcher.accounting.warm_ups import Wanted
+from watcher.engine.keeper import EngineKeeper
+from watcher.engine.process import EngineProcess
+from watcher.engine.schedule import Schedule
+from watcher.engine.terms import Order, Terms
+from watcher.engine.wishes import Wish, answer_to, ask, withdraw
 from watcher.ledger import Ledger
-from watcher.schedule import Schedule
 from watcher.sections import Engine, Retry, WarmTime
-from watcher.terms import Order, Terms
-from watcher.warm_ups import Wanted
-from watcher.wishes import Wish, answer_to, ask, withdraw
 
 
 class Watcher:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from watcher import engine_runs
+from watcher.accounting import engine_runs
 from watcher.errors import LedgerError, LedgerLost
-from watcher.filesystem import Digest, Identity
+from watcher.files.filesystem import Digest, Identity
 from watcher.ledger import FILE_NAME, Ledger
 from watcher.rows import State
 from watcher.schema import MIGRATIONS

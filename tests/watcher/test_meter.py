@@ -4,7 +4,7 @@ import pytest
 
 from sr_engine import protocol
 from sr_engine.protocol import Bye, Code, Done, Failed, Fault, Ready, Started
-from watcher.meter import Meter
+from watcher.accounting.meter import Meter
 
 
 def ready(started_at: float = 0.0) -> Ready:

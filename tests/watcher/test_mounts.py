@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.mounts import (
+from watcher.files.mounts import (
     Mount,
     how_to_watch,
     is_network,

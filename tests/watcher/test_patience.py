@@ -3,7 +3,7 @@
 import pytest
 
 from sr_engine.protocol import AnyEvent, Bye, Code, Done, Failed, Fault, Progress, Ready, Started
-from watcher.patience import Patience
+from watcher.engine.patience import Patience
 from watcher.sections import Engine
 
 SETTINGS = Engine(start_seconds=100, deadline_seconds=10, deadline_seconds_per_megapixel=5)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from watcher.replay import Costs, Setting, cheapest, compare, run, windows
+from watcher.accounting.replay import Costs, Setting, cheapest, compare, run, windows
 from watcher.window import Window as LiveWindow
 
 COSTS = Costs(load_seconds=4, picture_seconds=1, exit_seconds=0.5)

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from local_time import at
 
-from watcher.schedule import LocalZone, Schedule, problem
+from watcher.engine.schedule import LocalZone, Schedule, problem
 from watcher.sections import WarmTime
 
 pytestmark = pytest.mark.usefixtures("berlin")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from watcher import filesystem
-from watcher.filesystem import Identity
-from watcher.settling import Settled, Settling
+from watcher.files import filesystem
+from watcher.files.filesystem import Identity
+from watcher.files.settling import Settled, Settling
 
 
 class Watched:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 from visits import Page, Visitor, fill
 
-from watcher.bill import EngineRun, Period, Price, month
+from watcher.accounting.bill import EngineRun, Period, Price, month
 from watcher.sections import Budget, Config, Cost
 from webpage import billing
 from webpage.billing import Statement, strips

@@ -16,7 +16,7 @@ from harness import Site, below, photo, wait_until
 from visits import Page, Visitor, hidden, make_ledger
 
 from watcher import config
-from watcher.ignore import IgnoreRules
+from watcher.files.ignore import IgnoreRules
 from webpage.reading import Reading
 from webpage.uploads import Uploads, plain_name
 

@@ -38,7 +38,9 @@ def texts_of_scripts() -> set[str]:
 
 
 # What the watcher says of files that wait, as far as it is translated; the rest is shown in English.
-SOURCES = "".join((ROOT / "watcher" / name).read_text(encoding="utf-8") for name in ("status.py", "governor.py"))
+SOURCES = "".join(
+    (ROOT / "watcher" / name).read_text(encoding="utf-8") for name in ("operation/status.py", "engine/governor.py")
+)
 REASONS = {text for text in CHINESE if f'"{text.removeprefix("js:")}"' in SOURCES}
 
 
@@ -112,7 +114,8 @@ def test_a_failed_picture_says_why_in_chinese_and_what_the_engine_said(page: Pag
 
 def test_what_the_watcher_says_of_a_file_has_the_forms_that_the_page_knows() -> None:
     said = "".join(
-        (ROOT / "watcher" / f"{name}.py").read_text(encoding="utf-8") for name in ("status", "governor", "endings")
+        (ROOT / "watcher" / f"{name}.py").read_text(encoding="utf-8")
+        for name in ("operation/status", "engine/governor", "endings")
     )
     for form in (" (next try at {when})", "held until {clock(", "the budget is used up: {use}",
                  "cannot be decoded, perhaps unfinished: {reason}"):  # fmt: skip

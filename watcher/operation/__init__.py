@@ -1,0 +1,1 @@
+"""How the watcher is doing, for people and programs outside: status, health, metrics, hooks, the page beside it."""
