@@ -8,15 +8,26 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def network(path: Path, *, scale: int = 2, channels: int = 3, side: int = 3, tail: str = "", **fields: Any) -> Path:
-    """A network that blurs with a box of `side` and repeats each pixel: written by hand, as others' exporters do."""
-    box = np.zeros((channels * scale**2, channels, side, side), np.float32)
+def network(
+    path: Path, *, scale: int = 2, channels: int = 3, side: int = 3, features: int = 0, tail: str = "", **fields: Any
+) -> Path:
+    """A network that blurs with a box of `side` and repeats each pixel: written by hand, as others' exporters do.
+
+    With `features` it holds so many numbers for each pixel on the way, most of them for nothing.
+    """
+    box = np.zeros((channels * scale**2, features or channels, side, side), np.float32)
     for output in range(channels * scale**2):
         box[output, output // scale**2] = 1 / side**2
     nodes = [
         helper.make_node("Conv", ["in", "box"], ["wide"], pads=[side // 2] * 4),
         helper.make_node("DepthToSpace", ["wide"], ["out"], blocksize=scale, mode="CRD"),
     ]
+    weights = [numpy_helper.from_array(box, "box")]
+    if features:
+        nodes[0].input[0] = "many"
+        nodes.insert(0, helper.make_node("Conv", ["in", "spread"], ["many"]))
+        spread = np.eye(features, channels, dtype=np.float32)[:, :, None, None]
+        weights.append(numpy_helper.from_array(spread, "spread"))
     if tail == "contrast":  # times the deviation over the whole picture, as IMDN's attention is
         nodes[1].output[0] = "large"
         nodes += [
@@ -50,7 +61,7 @@ def network(path: Path, *, scale: int = 2, channels: int = 3, side: int = 3, tai
         "others",
         [helper.make_tensor_value_info("in", fields.get("kind", TensorProto.FLOAT), [1, channels, *size])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, channels, "oh", "ow"])],
-        [numpy_helper.from_array(box, "box")],
+        weights,
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return path

@@ -10,8 +10,8 @@ from typing import Any
 from harness import STUB_ENGINE, Site, photo, wait_until
 from visits import Page, Visitor, fill, next_event
 
-from watcher import live
-from watcher.live import Live, LiveProgress, Work
+from watcher.operation import live
+from watcher.operation.live import Live, LiveProgress, Work
 from watcher.progress import NoProgress
 from webpage.now import MOST_STREAMS
 
@@ -29,15 +29,15 @@ def follow(page: Page, until: Callable[[Any], bool]) -> list[Any]:
 
 def test_a_batch_is_followed_from_the_inbox_to_the_end(page: Page) -> None:
     page.site.start()
-    page.site.drop("a.png", b"TILES 8")
+    page.site.drop("a.png", b"TILES 20")
     events = follow(page, lambda now: now["totals"]["done"] == 1 and now["engine"]["state"] == "off")
     states = [now["engine"]["state"] for now in events]
     assert "working" in states
     working = [work for now in events if now["batch"] for work in now["batch"]["working"]]
     assert working
-    assert {(work["path"], work["total"]) for work in working} == {("a.png", 8)}
+    assert {(work["path"], work["total"]) for work in working} == {("a.png", 20)}
     done = [work["done"] for work in working]
-    assert done == sorted(done) and 0 < done[0] < done[-1] < 8
+    assert done == sorted(done) and 0 < done[0] < done[-1] < 20
     assert events[-1]["batch"] is None
 
 
