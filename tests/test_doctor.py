@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -118,6 +119,20 @@ def test_a_runtime_that_the_config_asks_for_and_nobody_installed_is_bad(
     assert needed.verdict == "bad" and needed.text.endswith("or set engine.runtime to auto")
     elsewhere = Config(engine=Engine(runtime="onnx", command=("another", "python")))
     assert doctor._runtime(elsewhere, "onnx").verdict == "note"
+
+
+def test_two_packages_that_overwrite_each_other_are_noted(site: Site, tmp_path: Path) -> None:
+    """As after `pip install onnxruntime-gpu` beside onnxruntime: what counts is which came last."""
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        about = tmp_path / "site" / f"{name}-1.99.0.dist-info" / "METADATA"
+        about.parent.mkdir(parents=True)
+        about.write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.99.0\n")
+    site.environment["PYTHONPATH"] = str(tmp_path / "site")
+    check = examine(site)["runtime.onnx"]
+    assert check["verdict"] == "note"
+    assert check["text"].startswith(
+        "onnxruntime-gpu 1.99.0 and onnxruntime 1.99.0 write to the same files: pip uninstall"
+    )
 
 
 def test_the_picture_to_test_with_is_a_sound_one() -> None:

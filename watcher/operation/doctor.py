@@ -26,7 +26,11 @@ from watcher.sections import Config
 _PACKAGES = ("watchdog", "numpy", "PyYAML", "msgspec", "click", "rich", "filelock")
 # By the name in `engine.runtime`: what is imported, what may be installed, how to get it.
 _RUNTIMES = {
-    "opencv": ("cv2", ("opencv-contrib-python-headless", "opencv-contrib-python"), "opencv-contrib-python-headless"),
+    "opencv": (
+        "cv2",
+        ("opencv-contrib-python-headless", "opencv-contrib-python", "opencv-python-headless", "opencv-python"),
+        "opencv-contrib-python-headless",
+    ),
     "openvino": ("openvino", ("openvino",), "openvino"),
     "onnx": (
         "onnxruntime",
@@ -142,7 +146,11 @@ def _runtime(config: Config, name: str) -> Check:
     """Only looked for: to import it takes seconds and hundreds of megabytes, and is the engine's business."""
     module, distributions, wanted = _RUNTIMES[name]
     if importlib.util.find_spec(module) is not None:
-        return Check(f"runtime.{name}", "ok", ", ".join(_versions(distributions)) or "installed")
+        found = _versions(distributions)
+        if len(found) > 1:  # pip knows of no conflict between them, and what is left is a mixture
+            advice = f"write to the same files: pip uninstall all of them, then install the one you want ({wanted})"
+            return Check(f"runtime.{name}", "note", f"{' and '.join(found)} {advice}")
+        return Check(f"runtime.{name}", "ok", ", ".join(found) or "installed")
     needed = config.engine.runtime == name and not config.engine.command
     advice = f"not installed: pip install {wanted}" + (", or set engine.runtime to auto" if needed else "")
     return Check(f"runtime.{name}", "bad" if needed else "note", advice)
