@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from harness import Running, wait_until
 from machines import QueueSite, RedisServer, children
@@ -13,6 +16,7 @@ from promise import Promise
 from test_both_executors import settle
 
 from watcher.queue import shelf
+from watcher.queue.worker import HorseOrders
 
 MakeSite = Callable[..., QueueSite]
 
@@ -259,3 +263,22 @@ def test_a_worker_stops_though_redis_is_away(queue_site: QueueSite, server: Redi
     worker = queue_site.worker()
     server.kill()
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b'{"parent": 1', b"orders and half a job"], ids=["nothing", "half a line", "more"]
+)
+def test_a_work_horse_whose_worker_is_killed_while_it_speaks_ends_without_a_word(
+    server: RedisServer, tmp_path: Path, said: bytes
+) -> None:
+    if said.startswith(b"orders"):
+        orders = HorseOrders(os.getpid(), server.url, "dropscale", "horse", str(tmp_path), "", "plain", verbose=False)
+        said = msgspec.json.encode(orders) + b'\n{"job": "'
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "watcher.queue.work_horse"],
+        input=said,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from redis import Redis
@@ -27,6 +27,7 @@ from watcher.queue.shard_work import Place, upscale_shard
 from watcher.queue.shards import RUNS_KEY, Report, Run
 from watcher.queue.worker import HorseJob, HorseOrders, fetch_job
 
+_Told = TypeVar("_Told")
 _RUNS_SECONDS = 7 * 86_400
 
 
@@ -51,7 +52,8 @@ class _Grace:
 def main() -> None:
     """Wait for a job and do it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    orders = msgspec.json.decode(sys.stdin.readline(), type=HorseOrders)
+    if (orders := _told(HorseOrders)) is None:
+        return
     die_with(orders.parent)
     begin_log(orders.log_format, verbose=orders.verbose)
     begin_rq_log()
@@ -59,8 +61,14 @@ def main() -> None:
         with without_patience(connection):
             connection.ping()  # so that the connection is there when the job is
         place = _place(orders)
-        if line := sys.stdin.readline():  # else the worker ended
-            _do(msgspec.json.decode(line, type=HorseJob), orders, place, connection)
+        if told := _told(HorseJob):
+            _do(told, orders, place, connection)
+
+
+def _told(kind: type[_Told]) -> _Told | None:
+    """What the worker says next; None when it ended, perhaps in the middle of a line."""
+    line = sys.stdin.readline()
+    return msgspec.json.decode(line, type=kind) if line.endswith("\n") else None
 
 
 def _place(orders: HorseOrders) -> Place | str:
