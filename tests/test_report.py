@@ -94,6 +94,8 @@ def test_what_a_month_cost_against_always_on(billed: Site) -> None:
     assert told["cheapest"]["keep_warm_seconds"] == 0, "ten pictures a day are not worth an engine that waits"
     text = billed.run("report", "--month", MONTH).stdout
     assert "always on" in text and "99.9" in text and "not billed" in text and "█" in text
+    assert f"period     {MONTH}-01 to {MONTH}-31\n" in text
+    assert "GPU seconds a day\n" in text and f"{MONTH}-31     30.0 █" in text
     assert "window.quiet_seconds" in text and "engine.keep_warm_seconds 0:" in text
 
 

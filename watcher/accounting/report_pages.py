@@ -5,7 +5,7 @@ Both are made from what `report.as_json` gives, so that they say the same as it 
 
 import html
 import math
-from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from watcher.wording import count_of
@@ -21,7 +21,7 @@ def lines(report: Row) -> list[str]:
     """For a terminal."""
     told = [f"{name:<10} {text}" for name, text in _facts(report)]
     if any(_seconds(day) for day in report["days"]):
-        told += ["", f"{_held(report)} minutes a day", *_bars(report["days"], _key(report))]
+        told += ["", f"{_held(report)} {_unit(report)[0]} a day", *_bars(report)]
     if report["settings"]:
         told += ["", f"{_replay(report)}, {_measure(report)} and mean wait:", *_grid(report), *_advice(report)]
     return told
@@ -29,11 +29,11 @@ def lines(report: Row) -> list[str]:
 
 def page(report: Row) -> str:
     """A page of HTML, whole in itself."""
-    title = f"dropscale, {report['since'][:10]} to {report['until'][:10]}"
+    title = f"dropscale, {_period(report)}"
     facts = "".join(f"<dt>{_safe(name)}</dt><dd>{_safe(text)}</dd>" for name, text in _facts(report))
     parts = [f"<h1>{_safe(title)}</h1>", f"<dl>{facts}</dl>"]
     if any(_seconds(day) for day in report["days"]):
-        parts += [f"<h2>{_held(report)} minutes a day</h2>", _chart(report["days"], _key(report))]
+        parts += [f"<h2>{_held(report)} {_unit(report)[0]} a day</h2>", _chart(report)]
     if report["settings"]:
         parts += [f"<h2>{_replay(report)}</h2>", _table(report)]
         parts += [f"<p>{_safe(line)}</p>" for line in _advice(report) if line]
@@ -47,7 +47,7 @@ def _facts(report: Row) -> list[tuple[str, str]]:
     over = "" if report["complete"] else ", so far"
     done = f"{pictures['done']} done, {pictures['reused']} of them from an earlier result"
     facts = [
-        ("period", f"{report['since'][:10]} to {report['until'][:10]}{over}"),
+        ("period", f"{_period(report)}{over}"),
         ("pictures", f"{done}; {pictures['failed']} failed"),
         ("engines", f"{count_of(report['engine_starts'], 'start')} for {count_of(report['batches'], 'batch')}"),
     ]
@@ -140,13 +140,14 @@ def _seconds(day: Row) -> float:
     return float(day["gpu_seconds"] + day["cpu_seconds"])
 
 
-def _bars(days: Sequence[Row], key: str) -> list[str]:
+def _bars(report: Row) -> list[str]:
+    days, key, (_, unit_seconds) = report["days"], _key(report), _unit(report)
     longest = max(day[key] for day in days)
     told = []
     for day in days:
         eighths = round(day[key] / longest * _BAR * 8) if longest else 0
         bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
-        told.append(f"{day['date']} {day[key] / 60:8.1f} {bar}".rstrip())
+        told.append(f"{day['date']} {day[key] / unit_seconds:8.1f} {bar}".rstrip())
     return told
 
 
@@ -211,7 +212,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.4g} h"
 
 
-def _chart(days: Sequence[Row], key: str) -> str:
+def _chart(report: Row) -> str:
+    days, key, (unit, unit_seconds) = report["days"], _key(report), _unit(report)
     width, height = _CHART
     longest = max(day[key] for day in days) or 1.0
     step = width / len(days)
@@ -219,11 +221,22 @@ def _chart(days: Sequence[Row], key: str) -> str:
     for number, day in enumerate(days):
         tall = day[key] / longest * height
         place = f'x="{number * step:.1f}" y="{height - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}"'
-        bars += f"<rect {place}><title>{day['date']}: {day[key] / 60:.1f} min</title></rect>"
-    label = f"minutes a day, {longest / 60:.1f} at most"
+        bars += f"<rect {place}><title>{day['date']}: {day[key] / unit_seconds:.1f} {unit}</title></rect>"
+    label = f"{unit} a day, {longest / unit_seconds:.1f} at most"
     ends = f'<text x="0" y="{height + 16}">{days[0]["date"]}</text>'
     ends += f'<text x="{width}" y="{height + 16}" text-anchor="end">{days[-1]["date"]}</text>'
     return f'<svg viewBox="0 0 {width} {height + 20}" role="img" aria-label="{label}">{bars}{ends}</svg>'
+
+
+def _unit(report: Row) -> tuple[str, float]:
+    """What days are told in, and how many seconds that has: no column of zeros where there is little."""
+    return ("minutes", 60.0) if max(day[_key(report)] for day in report["days"]) >= 60 else ("seconds", 1.0)
+
+
+def _period(report: Row) -> str:
+    """First and last day, as `--since` and `--until` take them; the report itself ends at a midnight."""
+    last = datetime.fromisoformat(report["until"]) - timedelta(seconds=1)
+    return f"{report['since'][:10]} to {last:%Y-%m-%d}"
 
 
 def _table(report: Row) -> str:
