@@ -173,6 +173,44 @@ def test_a_second_watcher_names_the_first_and_exits_0(stub_site: Site) -> None:
     assert running.process.poll() is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that the kernel frees")
+def test_a_watcher_with_another_state_folder_is_refused_and_told_of(stub_site: Site, tmp_path: Path) -> None:
+    """As where a service has its state in /var/lib, and somebody types the command beside it."""
+    stranger = "the watcher of this inbox has another state folder: give folders.state as it has it"
+    running = stub_site.start()
+    own = dict(stub_site.environment)
+    stub_site.environment["DROPSCALE_FOLDERS__STATE"] = str(tmp_path / "another")
+    for name in ("run", "once"):
+        refused = complaint(stub_site.run(name), 3)
+        assert f"another watcher has {stub_site.inbox}, with a state folder of its own" in refused
+    assert stub_site.status()["problems"] == [stranger]
+    assert stub_site.run("health").stdout == f"unhealthy: {stranger}\n"
+    assert stranger in complaint(stub_site.run("warm", "--for", "1m"), 3)
+    running.kill()
+    stub_site.drop("a.png", b"picture")
+    assert stub_site.status()["problems"] == []
+    assert stub_site.run("once").returncode == 0, "a kill leaves nothing behind"
+    stub_site.environment.clear()
+    stub_site.environment.update(own)
+    assert stub_site.run("once").returncode == 0
+
+
+def test_a_reload_moves_to_no_inbox_that_another_watcher_has(make_site: Callable[..., Site]) -> None:
+    first, second = make_site("first", engine=STUB), make_site("second", engine=STUB)
+    first.start()
+    running = second.start()
+    second.configure(engine=STUB, folders={"inbox": str(first.inbox)})
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: f"the config stays as it was: another watcher has {first.inbox}" in running.log(), "the refusal")
+    third = second.root / "third"
+    third.mkdir()
+    second.configure(engine=STUB, folders={"inbox": str(third)})
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: f"watching {third}" in running.log(), "the new inbox")
+    second.configure(engine=STUB, folders={"state": "elsewhere"})
+    assert second.run("once").returncode == 0, "the inbox that it left is free"
+
+
 def test_ten_starts_of_once_at_the_same_time_deliver_each_picture_once(stub_site: Site) -> None:
     """Cron overlaps are normal: every one exits 0."""
     site = stub_site

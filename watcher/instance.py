@@ -1,14 +1,18 @@
-"""One watcher for a state folder: a lock of the kernel, which no crash can leave behind."""
+"""One watcher for a state folder, and for an inbox: locks of the kernel, which no crash can leave behind."""
 
 import contextlib
+import hashlib
 import os
 import platform
+import socket
+import sys
 import time
 
 from filelock import FileLock, Timeout
 
 from watcher.errors import AlreadyRunning, EnvironmentFault, LedgerError
 from watcher.files.mounts import how_to_watch, is_read_only, read_mounts
+from watcher.files.names import display
 from watcher.ledger import FILE_NAME as LEDGER_NAME
 from watcher.ledger import Ledger
 
@@ -48,6 +52,60 @@ class InstanceLock:
     def release(self) -> None:
         """Let it go."""
         self._lock.release()
+
+
+class InboxClaim:
+    """That no other watcher of this machine has the inbox, whatever its state folder: two would do each picture twice.
+
+    A name in Linux's abstract namespace of sockets. A file in the inbox would be carried off by sync clients, and one
+    that is held open there would keep its share from being unmounted. Containers with a network of their own, other
+    machines and other systems don't see it.
+    """
+
+    def __init__(self) -> None:
+        self._name = b""
+        self._socket: socket.socket | None = None
+
+    def take(self, inbox: str) -> None:
+        """Claim this inbox, and let go of the one that was claimed before.
+
+        Raises:
+            EnvironmentFault: another watcher has it.
+        """
+        name = _claim_name(inbox)
+        if sys.platform != "linux" or name == self._name:
+            return
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(b"\0" + name)
+        except OSError as error:
+            claim.close()
+            raise EnvironmentFault(
+                f"another watcher has {display(inbox)}, with a state folder of its own",
+                "stop one of the two, or give this command the same folders.state as that one has",
+            ) from error
+        self.release()
+        self._name, self._socket = name, claim
+
+    def release(self) -> None:
+        """Let it go."""
+        if self._socket is not None:
+            self._socket.close()
+        self._name, self._socket = b"", None
+
+
+def stranger(inbox: str) -> str:
+    """What to say of the watcher that has the inbox where none has the state folder; empty if there is none."""
+    try:
+        with open("/proc/net/unix", "rb") as file:
+            is_claimed = b"@" + _claim_name(inbox) + b"\n" in file.read()
+    except OSError:
+        return ""
+    return "the watcher of this inbox has another state folder: give folders.state as it has it" if is_claimed else ""
+
+
+def _claim_name(inbox: str) -> bytes:
+    return b"dropscale-inbox-" + hashlib.sha256(os.fsencode(os.path.realpath(inbox))).hexdigest().encode()
 
 
 def prepare_state_folder(folder: str) -> None:

@@ -55,6 +55,8 @@ def _ask(config: Config, for_seconds: float) -> str:
             "with `executor: rq` this watcher has no engine: workers start their own", "see docs/scaling.md"
         )
     if not instance.is_running(config.folders.state):
+        if elsewhere := instance.stranger(config.folders.inbox):
+            raise EnvironmentFault("no watcher has this state folder", elsewhere)
         raise EnvironmentFault("no watcher is running, so there is none to keep an engine", "start `dropscale run`")
     wish = wishes.Wish(uuid.uuid4().hex, time.time(), for_seconds)
     with contextlib.closing(Ledger(config.folders.state)) as ledger:

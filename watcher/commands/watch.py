@@ -37,12 +37,12 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     path, settings = path_of(config_path), load(config_path)
     page.check(settings.web)
     signals = Signals()
-    with _sole_watcher(settings) as (ledger, model):
+    with _sole_watcher(settings) as (ledger, model, claim):
 
         def renew() -> bool:
             nonlocal settings, model
             signals.reload = False
-            before, settings = (settings, model), _reloaded(path, settings, ledger)
+            before, settings = (settings, model), _reloaded(path, settings, ledger, claim)
             with contextlib.suppress(DropscaleError):  # which was told already
                 model = find_model(settings)
             return (settings, model) != before
@@ -74,7 +74,7 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Look once, process the files that are whole, exit; for cron."""
     progress = begin_log(log_format, verbose=verbose)
     settings = load(config_path)
-    with _sole_watcher(settings) as (ledger, model), contextlib.closing(outside.Attendance(ledger)) as attendance:
+    with _sole_watcher(settings) as (ledger, model, _), contextlib.closing(outside.Attendance(ledger)) as attendance:
         signals, keeper = Signals(), EngineKeeper(ledger)
         service = _service(settings, model, ledger, keeper, progress)
         signals.attach(service)
@@ -86,21 +86,23 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
 
 
 @contextlib.contextmanager
-def _sole_watcher(settings: Config) -> Iterator[tuple[Ledger, Model]]:
-    """The ledger and the model, for the one watcher of these folders, once all that it needs was seen to be there."""
+def _sole_watcher(settings: Config) -> Iterator[tuple[Ledger, Model, instance.InboxClaim]]:
+    """The one watcher of these folders: ledger, model and claim, once all that it needs was seen to be there."""
     config.check_folders(settings.folders)
     queue_needs.check(settings)
     model = find_model(settings)
     outside.check(settings)
-    lock = instance.InstanceLock(settings.folders.state)
+    lock, claim = instance.InstanceLock(settings.folders.state), instance.InboxClaim()
     lock.acquire()
     try:
+        claim.take(settings.folders.inbox)
         with contextlib.closing(rebuild.open_ledger(settings.folders.state)) as ledger:
             check_mounts(settings.folders, ledger)
             rebuild.read_folders(ledger, settings.folders)
             instance.introduce(ledger)
-            yield ledger, model
+            yield ledger, model, claim
     finally:
+        claim.release()
         lock.release()
 
 
@@ -123,7 +125,7 @@ def _watch(settings: Config, service: Service, attendance: outside.Attendance, s
     return ended
 
 
-def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
+def _reloaded(path: str, old: Config, ledger: Ledger, claim: instance.InboxClaim) -> Config:
     """The config as it is now; the old one, if the new is not usable."""
     try:
         new = config.load(path, os.environ)
@@ -135,6 +137,7 @@ def _reloaded(path: str, old: Config, ledger: Ledger) -> Config:
             raise ConfigError("folders.state cannot change while the watcher runs", "start it again")
         check_mounts(new.folders, ledger)
         outside.check(new, old)
+        claim.take(new.folders.inbox)
     except DropscaleError as error:
         warn("reload", "the config stays as it was: {problem}", problem=error.message)
         return old

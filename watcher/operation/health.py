@@ -20,7 +20,7 @@ from watcher.files.mounted import has_lost_its_share
 from watcher.files.mounts import no_room
 from watcher.files.names import display
 from watcher.files.names import told as told_error
-from watcher.instance import is_running
+from watcher.instance import is_running, stranger
 from watcher.ledger import FILE_NAME
 from watcher.operation.vitals import last_beat
 from watcher.rows import State
@@ -121,7 +121,7 @@ def _look(config: Config, told: Callable[[str], None]) -> str:
     folders, now = config.folders, time.time()
     told(f"looking into the state folder {folders.state}")
     if not is_running(folders.state):
-        raise Unhealthy("no watcher is running: start `dropscale run`")
+        raise Unhealthy(stranger(folders.inbox) or "no watcher is running: start `dropscale run`")
     notes, waiting = _ledger(os.path.join(folders.state, FILE_NAME))
     beat = last_beat(folders.state)
     if beat is None:

@@ -120,7 +120,7 @@ def collect(config: Config) -> dict[str, Any]:
     return {
         "running": running,
         "watcher": _typed(notes),
-        "problems": _problems(config) + ([hangs] if hangs else []),
+        "problems": [*_problems(config), *filter(None, [hangs, "" if running else instance.stranger(folders.inbox)])],
         "held": None
         if hold is None
         else {"why": hold.reason, "until": _time(hold.until), "passing": config.window.urgent_folder},
