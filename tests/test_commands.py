@@ -55,6 +55,33 @@ def test_init_writes_the_default_config_and_creates_what_the_commands_need(tmp_p
     assert dropscale(made, "status").returncode == 0
 
 
+def test_init_writes_the_settings_that_it_is_given_among_the_comments(tmp_path: Path) -> None:
+    given = ["--set", "folders.state=elsewhere", "--set", "web.port=8444", "--set", "executor=local"]
+    assert dropscale(tmp_path, "init", "site", *given).returncode == 0
+    written = (tmp_path / "site" / "config.yaml").read_text()
+    before, after = (text.splitlines() for text in ((ROOT / "config.yaml").read_text(), written))
+    changed = [line for old, line in zip(before, after, strict=True) if old != line]
+    assert [line.split("#")[0].strip() for line in changed] == ["state: elsewhere", "port: 8444"]
+    assert all("# " in line for line in changed)
+    assert (tmp_path / "site" / "elsewhere" / "ledger.sqlite3").exists()
+    assert "set these keys there" in complaint(dropscale(tmp_path, "init", "site", *given), 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("port=1", "port is no key of the config"),
+        ("folders.stat=x", "folders.stat is no key"),
+        ("folders.state", "KEY=VALUE is needed"),
+        ("web.port=many", "web.port: 'many' is not allowed"),
+        ("folders.state=[", "is not YAML"),
+    ],
+)
+def test_init_with_a_setting_that_is_none_writes_nothing(tmp_path: Path, setting: str, told: str) -> None:
+    assert told in complaint(dropscale(tmp_path, "init", "site", "--set", setting), 2)
+    assert not (tmp_path / "site" / "config.yaml").exists()
+
+
 def test_init_tells_of_settings_that_it_takes_from_an_edited_checkout(tmp_path: Path) -> None:
     """Who edited the config of a checkout has addresses and tokens in it, and may not want them elsewhere."""
     checkout = tmp_path / "checkout"

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from harness import ROOT, STUB_ENGINE, Site, command, photo
+from harness import ROOT, STUB_ENGINE, Site, command, dropscale, photo
 
 from watcher import config
 
@@ -108,6 +108,19 @@ def test_all_services_have_the_same_walls_and_start_what_there_is() -> None:
         assert_understood(line.split())
         (grace,) = re.findall(r"^TimeoutStopSec=(\d+)$", text_of(name), re.M)
         assert int(grace) > yaml.safe_load((ROOT / "config.yaml").read_text())["engine"]["grace_seconds"]
+
+
+def test_what_the_services_need_is_written_so_that_every_command_finds_it(tmp_path: Path) -> None:
+    """The state folder is no secret of the unit: who types a command beside it would see another ledger."""
+    (line,) = re.findall(r"dropscale (init /srv/pictures) \\\n +(.*)\n", text_of("README.md"))
+    assert [line] == re.findall(r"dropscale (init /srv/pictures) \\\n# +(.*)\n", text_of("dropscale.service"))
+    words = " ".join(line).replace("/srv/pictures", str(tmp_path / "pictures")).replace("/var/lib", str(tmp_path))
+    assert dropscale(tmp_path, *words.split()).returncode == 0
+    made = yaml.safe_load((tmp_path / "pictures" / "config.yaml").read_text())
+    state = f"{tmp_path}/dropscale"
+    assert (made["folders"]["state"], made["engine"]["models_folder"]) == (state, f"{state}/models")
+    for name in UNITS[:2]:
+        assert "DROPSCALE_FOLDERS" not in text_of(name) and "StateDirectory=dropscale\n" in text_of(name)
 
 
 def expanded(names: set[str]) -> set[str]:

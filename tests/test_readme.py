@@ -44,7 +44,7 @@ def shell_commands() -> list[str]:
 def cron_commands() -> list[list[str]]:
     block = re.search(r"^```cron\n(.*?)^```", README, re.M | re.S)
     assert block is not None
-    return [line[line.index("dropscale") :].split() for line in block[1].splitlines()]
+    return [line[line.index("dropscale") :].split() for line in block[1].splitlines() if line[0] in "*@"]
 
 
 def test_each_command_of_the_shell_blocks_is_run_by_a_test() -> None:

@@ -1,6 +1,8 @@
 """One typed `Config`, read from config.yaml and the environment, refused as a whole when anything in it is wrong."""
 
 import os
+import re
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -30,10 +32,27 @@ def default_path() -> str:
     return packaged if os.path.exists(packaged) else os.path.join(os.path.dirname(_PACKAGE), DEFAULT_NAME)
 
 
-def default_text() -> str:
-    """The text of the default config.yaml, with its comments: what `dropscale init` writes."""
+def default_text(values: Mapping[str, str] = types.MappingProxyType({})) -> str:
+    """The text of the default config.yaml, with its comments: what `dropscale init` writes.
+
+    Args:
+        values: YAML that stands there in the place of defaults, by key, as `folders.state`.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
     with open(default_path(), encoding="utf-8") as file:
-        return file.read()
+        text = file.read()
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        above = rf"^{re.escape(section)}:.*\n(?:[ #].*\n|\n)*?  " if section else "^"
+        line = re.search(rf"{above}(?P<name>{re.escape(name)}:)(?P<value>.*?)(?P<comment>#.*)?$", text, re.MULTILINE)
+        if line is None:
+            raise ConfigError(f"{key} is no key of the config", "name it as `folders.state`; config.yaml has them all")
+        begin, end = line.span("value")
+        comment = line["comment"] or ""
+        text = text[:begin] + (f" {value} ".ljust(end - begin) if comment else f" {value}") + text[end:]
+    return text
 
 
 def edits_of_default() -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 from watcher import config, failed, instance
 from watcher.commands.options import complain, config_option, load
 from watcher.engine.model import models_folder
-from watcher.errors import EXIT_DONE, EXIT_SOME_FAILED, EnvironmentFault
+from watcher.errors import EXIT_DONE, EXIT_SOME_FAILED, ConfigError, EnvironmentFault, UsageError
 from watcher.files.mounted import note_mounts
 from watcher.files.names import display
 from watcher.ledger import Ledger
@@ -20,18 +20,27 @@ from watcher.operation.status import collect, describe
 
 @click.command()
 @click.argument("directory", required=False, default=".", metavar="[DIR]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As folders.state=/var/lib/dropscale.")
 @config_option
-def init(directory: str, config_path: str | None) -> None:
+def init(directory: str, settings: tuple[str, ...], config_path: str | None) -> None:
     """Write config.yaml and create the folders; what is there already stays as it is."""
     path = config_path or os.path.join(directory, config.DEFAULT_NAME)
+    text = config.default_text(_by_key(settings))
     os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(config.default_text())
+            file.write(text)
+        try:
+            config.load(path, {})
+        except ConfigError:
+            os.unlink(path)
+            raise
         click.echo(f"wrote {path}")
         if edited := config.edits_of_default():
             click.echo(f"it has your settings from {config.default_path()}, not the defaults, in: {', '.join(edited)}")
     except FileExistsError:
+        if settings:
+            raise UsageError(f"{path} is there already, it stays as it is", "set these keys there") from None
         click.echo(f"{path} is there already, it stays as it is")
     folders = config.load(path, os.environ).folders
     for key in ("inbox", "outbox", "archive", "failed"):
@@ -42,6 +51,17 @@ def init(directory: str, config_path: str | None) -> None:
     ledger.close()
     named = "" if os.path.normpath(path) == config.DEFAULT_NAME else f" --config {shlex.quote(display(path))}"
     click.echo(f"Drop pictures into {display(folders.inbox)}, then: dropscale run{named}")
+
+
+def _by_key(settings: tuple[str, ...]) -> dict[str, str]:
+    """What `--set` was given, by key."""
+    parts = [setting.partition("=") for setting in settings]
+    for key, equals, value in parts:
+        if not equals or "\n" in value:
+            raise UsageError(
+                f"--set {key}: KEY=VALUE is needed, on one line", "as `--set folders.state=/var/lib/dropscale`"
+            )
+    return {key: value for key, _, value in parts}
 
 
 @click.command()
