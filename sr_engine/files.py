@@ -47,7 +47,8 @@ class Source:
             try:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise EnvironmentFault(Code.UNREADABLE, "it is not a regular file")
+                    what = "a folder: name the files in it" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                    raise EnvironmentFault(Code.UNREADABLE, f"it is {what}")
                 self._file = open(descriptor, "rb")  # noqa: SIM115 - closed by __exit__
             except BaseException:
                 os.close(descriptor)

@@ -53,7 +53,16 @@ def test_beyond_the_budget_pictures_wait_and_status_says_until_when(site: Site) 
     assert budget["period"] == "day" and budget["limit"] == 0.2 and budget["unit"] == "EUR" and budget["share"] > 1
     text = site.run("status").stdout
     assert "held      no engine starts before" in text and "of this day's 0.2 EUR" in text
+    assert "never counted" not in text
     assert "of 0.2 EUR a day" in site.run("report").stdout
+
+
+def test_where_engines_have_a_cpu_status_and_doctor_say_that_no_budget_holds_them(site: Site) -> None:
+    site.environment["STUB"] = "DEVICE cpu"
+    site.drop("a.png", b"a picture")
+    assert site.once().returncode == 0
+    assert "(0 %); engines on a CPU, as here, are never counted" in site.run("status").stdout
+    assert "note  budget           it counts GPUs" in site.run("doctor").stdout
 
 
 def test_what_is_urgent_passes_and_goes_first(site: Site) -> None:
@@ -222,7 +231,7 @@ def test_a_ledger_that_does_not_answer_for_a_while_ends_no_watcher(site: Site) -
     ("budget", "told"),
     [
         ({"only_between": ["7-9"]}, "budget.only_between: ['7-9'] is not allowed"),
-        ({"quiet_hours": ["00:00-00:00"]}, "no time of the day is left"),
+        ({"quiet_hours": ["00:00-00:00"]}, "budget.quiet_hours: no time of the day is left"),
         ({"per_day": -1}, "budget.per_day: -1 is not allowed; expected a number, 0 or more"),
         ({"unit": "hours"}, "expected one of money, gpu_minutes"),
     ],

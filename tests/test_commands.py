@@ -82,6 +82,12 @@ def test_init_with_a_setting_that_is_none_writes_nothing(tmp_path: Path, setting
     assert not (tmp_path / "site" / "config.yaml").exists()
 
 
+def test_init_into_what_is_no_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for name in ("taken", "taken/below"):
+        assert f"{name} is no folder" in complaint(dropscale(tmp_path, "init", name), 2)
+
+
 def test_init_tells_of_settings_that_it_takes_from_an_edited_checkout(tmp_path: Path) -> None:
     """Who edited the config of a checkout has addresses and tokens in it, and may not want them elsewhere."""
     checkout = tmp_path / "checkout"

@@ -104,6 +104,8 @@ def test_before_the_ledger_begins_nothing_was_saved(billed: Site) -> None:
     assert (told["cost"], told["always_on_cost"], told["saving"]) == (0, 0, None)
     text = billed.run("report", "--month", "2025-12").stdout
     assert "nothing to compare with" in text and "saved" not in text
+    later = billed.run("report", "--month", "2999-01").stdout
+    assert "this has not begun yet" in later
     enter_runs(billed, [("cuda:0", "2026-02-22T12:00:00", 30.0, 10)])
     text = billed.run("report", "--month", "2026-02").stdout
     assert "since 2026-02-20, when the ledger begins: 99.9" in text
@@ -214,12 +216,18 @@ def test_a_page_that_needs_no_network(billed: Site) -> None:
     [
         ("--month", "march"),
         ("--until", "2026-03-04"),
+        ("--json", "--csv"),
         ("--since", "yesterday"),
         ("--month", MONTH, "--since", f"{MONTH}-01"),
     ],
 )
 def test_a_period_that_is_none(billed: Site, arguments: tuple[str, ...]) -> None:
     complaint(billed.run("report", *arguments), 2)
+
+
+def test_a_page_for_which_there_is_no_folder(billed: Site) -> None:
+    refused = complaint(billed.run("report", "--html", "nowhere/bill.html"), 3)
+    assert "nowhere/bill.html cannot be written: No such file or directory" in refused
 
 
 def test_without_a_ledger_there_is_nothing_to_report(stub_site: Site) -> None:
@@ -245,7 +253,7 @@ def test_an_engine_whose_watcher_was_killed_is_closed_by_its_real_end(stub_site:
 
 @pytest.mark.slow
 def test_a_ledger_of_a_million_pictures_is_reported(stub_site: Site, tmp_path: Path) -> None:
-    """The sums are right; how long it takes is measured by benchmarks/report.py."""
+    """The sums are right; how long it takes is measured by benchmarks/workload.py."""
     assert stub_site.once().returncode == 0
     count, since = 1_000_000, at("2025-01-01")
     step = 365 * 86_400 / count

@@ -56,10 +56,12 @@ def test_upscale_tells_of_a_bad_file_and_does_the_others(stub_site: Site) -> Non
         "b.png": photo(2),
     }.items():
         (site.root / name).write_bytes(data)
-    done = site.run("upscale", "good.png", "bad.png", "crash.png", "missing.png", "b.png", "-o", "results")
+    given = ["good.png", "bad.png", "crash.png", "missing.png", "folder", "b.png"]
+    (site.root / "folder").mkdir()
+    done = site.run("upscale", *given, "-o", "results")
     assert done.returncode == 1
     assert site.files(site.root / "results") == {"good.png": stub_result(photo(1)), "b.png": stub_result(photo(2))}
-    for name in ("bad.png", "crash.png", "missing.png"):
+    for name in ("bad.png", "crash.png", "missing.png", "folder"):
         (line,) = (line for line in done.stderr.splitlines() if f"{name}: " in line)
         assert "warning" in line
     assert (site.root / "crash.png").read_bytes() == b"CRASH"

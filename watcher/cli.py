@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_DONE
     except OSError as error:
-        complain(f"{error.strerror or error}: {display(str(error.filename or ''))}", "see `dropscale doctor`")
+        at = display(str(error.filename or ""))
+        complain(f"{error.strerror or error}: {at}", "see that this user can read and write there")
         code = EnvironmentFault.exit_code
     sys.exit(code or EXIT_DONE)
 

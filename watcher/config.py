@@ -4,7 +4,7 @@ import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, BinaryIO, TypeVar, get_args, get_origin
 
 import msgspec
 import yaml
@@ -71,6 +71,15 @@ def load(path: str, environ: Mapping[str, str]) -> Config:
     return _convert(_read_yaml(path), path, environ)
 
 
+def check_text(text: str, path: str) -> None:
+    """See that a text would be a config at `path`.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    _convert(_parsed(text, path), path, {})
+
+
 def without_file(environ: Mapping[str, str]) -> Config:
     """The defaults with the environment's overrides, for what works without a config.yaml.
 
@@ -91,8 +100,8 @@ def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Con
             problems.append(("window.urgent_folder", f"nothing is taken from a folder of this name: {reason}"))
     except ValueError as error:
         problems.append(("watch.ignore", str(error)))
-    if not problems and (problem := contradiction(config.budget)):
-        problems.append(("budget.only_between", problem))
+    if not problems and (keys := contradiction(config.budget)):
+        problems.append((keys, "no time of the day is left in which engines may start"))
     for number, hook in enumerate(config.on_event):
         if not problems and (fault := hook.fault()):
             problems.append((f"on_event.{number}", fault))
@@ -154,13 +163,18 @@ def check_folders(folders: Folders) -> None:
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            tree = models.read_yaml(file)
+            return _parsed(file, path)
     except FileNotFoundError:
         raise ConfigError(
             f"there is no {path}", "write one with `dropscale init`, or name yours with --config FILE"
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _parsed(text: str | BinaryIO, path: str) -> dict[str, Any]:
+    try:
+        tree = models.read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, bytes that are no text
         raise ConfigError(
             f"{path} is not YAML: {error}",

@@ -51,11 +51,18 @@ def last_batch(ledger: Ledger) -> dict[str, Any] | None:
     }
 
 
-def describe(batch: Mapping[str, Any]) -> str:
+def works_on_cpu(ledger: Ledger) -> bool:
+    """Whether the last engine that told its device had a CPU."""
+    sql = "SELECT device FROM engine_runs WHERE device IS NOT NULL ORDER BY id DESC LIMIT 1"
+    return [device for (device,) in ledger.select(sql, ())] == ["cpu"]
+
+
+def describe(batch: Mapping[str, Any], *, running: bool) -> str:
     """The same for a person, as one line of `status`."""
     when = datetime.fromisoformat(batch["started_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     what = f"{batch['done']} of {batch['pictures']} done" + (f", {batch['failed']} failed" if batch["failed"] else "")
-    return f"last      batch of {when}: {what}" + ("" if batch["finished_at"] else ", not over yet")
+    end = "" if batch["finished_at"] else ", not over yet" if running else ", interrupted"
+    return f"last      batch of {when}: {what}{end}"
 
 
 def _time(moment: float) -> str:

@@ -124,4 +124,13 @@ def test_of_hours_and_budget_the_later_is_told() -> None:
 
 def test_hours_that_leave_none_are_a_contradiction() -> None:
     assert not contradiction(Budget(only_between=("08:00-09:00",), quiet_hours=("08:00-08:59",)))
-    assert "no time of the day" in contradiction(Budget(only_between=("08:00-09:00",), quiet_hours=("07:00-10:00",)))
+    both = Budget(only_between=("08:00-09:00",), quiet_hours=("07:00-10:00",))
+    assert contradiction(both) == "budget.only_between and budget.quiet_hours"
+    assert contradiction(Budget(quiet_hours=("09:00-09:00",))) == "budget.quiet_hours"
+
+
+def test_a_day_may_end_at_24() -> None:
+    assert not contradiction(Budget(only_between=("00:00-24:00",)))
+    evening = Governor(Budget(quiet_hours=("22:00-24:00",)), Cost(), lambda since, until: 0.0)
+    closed = [hour for hour in range(24) if evening.hold(at(f"2026-03-04T{hour:02}:30"))]
+    assert closed == [22, 23]

@@ -73,12 +73,14 @@ def collect(accounts: Accounts, period: Period, settings: Settings) -> Report:
 def as_json(report: Report) -> dict[str, Any]:
     """Everything, with units in the names; money in the report's currency.
 
-    `saving` is None where there is nothing to compare with: all engines ran on CPUs, or the ledger begins later.
+    `saving` is None where there is nothing to compare with: all engines ran on CPUs, the ledger begins later, or the
+    period has not begun.
     """
     summed, period, pictures = report.bill, report.period, report.pictures
     return {
         "since": _time(period.since),
         "until": _time(period.until),
+        "begun": period.now >= period.since,
         "complete": period.now >= period.until,
         "counted_since": _time(summed.counted_since),
         "pictures": {"done": pictures.done, "reused": pictures.reused, "failed": pictures.failed},

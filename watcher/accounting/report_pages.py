@@ -81,6 +81,8 @@ def _facts(report: Row) -> list[tuple[str, str]]:
 def _always_on(report: Row) -> str:
     begin = report["counted_since"]
     if report["saving"] is None:
+        if not report["begun"]:
+            return "nothing to compare with: this has not begun yet"
         return "nothing to compare with: the ledger begins after this"
     since = f" since {begin[:10]}, when the ledger begins" if begin[:10] > report["since"][:10] else ""
     saved = math.floor(report["saving"] * 1e4) / 1e4  # 99.996 % are not all

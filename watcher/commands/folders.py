@@ -10,7 +10,7 @@ import msgspec
 from watcher import config, failed, instance
 from watcher.commands.options import complain, config_option, load
 from watcher.engine.model import models_folder
-from watcher.errors import EXIT_DONE, EXIT_SOME_FAILED, ConfigError, EnvironmentFault, UsageError
+from watcher.errors import EXIT_DONE, EXIT_SOME_FAILED, EnvironmentFault, UsageError
 from watcher.files.mounted import note_mounts
 from watcher.files.names import display
 from watcher.ledger import Ledger
@@ -26,15 +26,14 @@ def init(directory: str, settings: tuple[str, ...], config_path: str | None) -> 
     """Write config.yaml and create the folders; what is there already stays as it is."""
     path = config_path or os.path.join(directory, config.DEFAULT_NAME)
     text = config.default_text(_by_key(settings))
-    os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
+    config.check_text(text, path)
+    try:
+        os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{display(directory)} is no folder", "name another one") from None
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
-        try:
-            config.load(path, {})
-        except ConfigError:
-            os.unlink(path)
-            raise
         click.echo(f"wrote {path}")
         if edited := config.edits_of_default():
             click.echo(f"it has your settings from {config.default_path()}, not the defaults, in: {', '.join(edited)}")

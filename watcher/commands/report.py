@@ -25,7 +25,7 @@ from watcher.sections import Config
 @click.command()
 @click.option("--month", "month_", metavar="YYYY-MM", default="", help="Which month; default: this one.")
 @click.option("--since", metavar="YYYY-MM-DD", help="From this day on, in place of a month.")
-@click.option("--until", metavar="YYYY-MM-DD", help="To this day and with it; default: today.")
+@click.option("--until", metavar="YYYY-MM-DD", help="With --since: to this day and with it; default: today.")
 @click.option("--wait", "wait_seconds", type=click.FloatRange(min=0), help="In place of cost.wait_seconds.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--csv", "as_csv", is_flag=True, help="A line a day.")
@@ -42,6 +42,8 @@ def report(
     config_path: str | None,
 ) -> int:
     """GPU time and money against always-on, and what other settings would have cost."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv both want the output", "ask for one, then for the other")
     told = _collect(load(config_path), _period(month_, since, until), wait_seconds)
     tree = reports.as_json(told)
     if html_path:
@@ -57,7 +59,6 @@ def report(
 
 
 def _period(month_: str, since: str | None, until: str | None) -> Period:
-
     now = time.time()
     if not since and not until:
         try:
@@ -78,7 +79,6 @@ def _period(month_: str, since: str | None, until: str | None) -> Period:
 
 
 def _collect(config: Config, period: Period, wait_seconds: float | None) -> Any:
-
     path = os.path.join(config.folders.state, FILE_NAME)
     if not os.path.exists(path):
         raise EnvironmentFault(
@@ -101,6 +101,11 @@ def _collect(config: Config, period: Period, wait_seconds: float | None) -> Any:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"--html: {display(path)} cannot be written: {error.strerror}", "name a file in a folder of yours"
+        ) from error
     click.echo(f"wrote {display(path)}", err=True)

@@ -28,7 +28,8 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 def warm(duration: str | None, off: bool, config_path: str | None) -> int:
     """Have the running watcher load its engine now and keep it, before the pictures come."""
     if bool(duration) == off:
-        raise UsageError("one of --for and --off is needed", "write it as `dropscale warm --for 30m`")
+        count = "only one" if off else "one"
+        raise UsageError(f"{count} of --for and --off is needed", "write it as `dropscale warm --for 30m`")
     click.echo(_ask(load(config_path), 0.0 if off else seconds(duration or "")))
     return EXIT_DONE
 

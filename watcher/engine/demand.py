@@ -118,7 +118,7 @@ class Demand:
             if wish.for_seconds:
                 granted |= self._grant(wish, self._wishes, self._terms.refusal())
                 continue
-            self._wishes.answer(wish, "the engine is released; one at work ends with its batch")
+            self._wishes.answer(wish, "no engine is kept from now on; one at work ends with its batch")
             self._call_off()
             tell("warm_off", "asked to release the engine")
         return granted

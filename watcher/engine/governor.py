@@ -124,17 +124,17 @@ class Governor:
 
 
 def contradiction(budget: Budget) -> str:
-    """What is wrong with hours that leave no time at all; empty if they leave some."""
+    """Which keys of the budget leave no time of the day at all; empty if there is some."""
     governor = Governor(budget, Cost(), lambda since, until: 0.0)
-    minutes = (time(minute // 60, minute % 60) for minute in range(24 * 60))
-    return "no time of the day is left in which engines may start" if all(map(governor._closed_by, minutes)) else ""
+    closed = {governor._closed_by(time(minute // 60, minute % 60)) for minute in range(24 * 60)}
+    return "" if "" in closed else " and ".join(f"budget.{key}" for key in sorted(closed))
 
 
 _Hours = tuple[time, time]
 
 
 def _range(text: str) -> _Hours:
-    begin, end = (time.fromisoformat(part) for part in text.split("-"))
+    begin, end = (time.fromisoformat(part.replace("24:", "00:")) for part in text.split("-"))
     return begin, end
 
 

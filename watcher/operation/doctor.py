@@ -35,7 +35,7 @@ _RUNTIMES = {
     "onnx": (
         "onnxruntime",
         ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime"),
-        "onnxruntime, or for NVIDIA's GPUs 'onnxruntime-gpu[cuda,cudnn]' onnx",
+        "onnxruntime, or for NVIDIA's GPUs 'onnxruntime-gpu[cuda,cudnn]' nvidia-ml-py",
     ),
 }
 _INOTIFY = "/proc/sys/fs/inotify"
@@ -274,6 +274,8 @@ def _engine(config: Config, models_folder: str) -> Iterator[Check]:
     ready = cold.ready
     text = f"{ready.runtime} on {ready.device}, {ready.precision}"
     yield Check("engine", "ok", text + (f" ({ready.reason})" if ready.reason else ""))
+    if ready.device == "cpu" and (config.budget.per_day or config.budget.per_month):
+        yield Check("budget", "note", "it counts GPUs: the engine here has a CPU, which is never held by it")
     told = {name: f"{value:.0f} ms" for name, value in cold.milliseconds.items()}
     parts = [f"{name} {value}" for name, value in told.items() if name not in ("ready", "first tile", "exit")]
     text = f"ready after {told['ready']}" + (f" ({', '.join(parts)})" if parts else "")

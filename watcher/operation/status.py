@@ -34,6 +34,7 @@ from watcher.sections import Config
 from watcher.wording import clock
 
 _SHOWN = 20
+_NEXT_WATCHER = " (next try: as soon as a watcher looks)"  # which forgets all pauses
 _IN_WORK = (State.CLAIMED, State.PUBLISHING, State.ARCHIVING, State.QUARANTINING)
 
 
@@ -78,6 +79,7 @@ def collect(config: Config) -> dict[str, Any]:
     hold: Hold | None = None
     uses: list[Use] = []
     last_batch: dict[str, Any] | None = None
+    on_cpu = False
     arrivals: dict[str, float] = {}
     engine: dict[str, Any] = {"state": "off", "process": None, "why": None, "until": None}
     running = instance.is_running(folders.state)
@@ -95,6 +97,7 @@ def collect(config: Config) -> dict[str, Any]:
                 hold = governor.hold(time.time())
                 uses = governor.uses(time.time())
                 last_batch = recent.last_batch(ledger)
+                on_cpu = recent.works_on_cpu(ledger)
                 arrivals = recent.arrivals(ledger)
                 totals = {
                     "done": counts.get(State.DONE, 0),
@@ -124,7 +127,7 @@ def collect(config: Config) -> dict[str, Any]:
         "held": None
         if hold is None
         else {"why": hold.reason, "until": _time(hold.until), "passing": config.window.urgent_folder},
-        "budgets": [_budget(use) for use in uses],
+        "budgets": [_budget(use, on_cpu=on_cpu) for use in uses],
         "folders": {name: display(getattr(folders, name)) for name in folders.__struct_fields__},
         "gpu": gpu,
         "waiting": queued,
@@ -165,7 +168,9 @@ def describe(report: dict[str, Any]) -> list[str]:
     lines += [f"PROBLEM   {alarm}" for alarm in [report["gpu"]["alarm"]] if alarm]
     lines += [f"PROBLEM   {trouble['told']}" for trouble in report["hooks"]]
     lines += [f"gpu       a batch waits: {why}" for why in [report["gpu"]["waiting"]] if why]
-    lines += [f"budget    {budget['told']} ({100 * budget['share']:.0f} %)" for budget in report["budgets"]]
+    for budget in report["budgets"]:
+        told = f"{budget['told']} ({100 * budget['share']:.0f} %)"
+        lines.append(f"budget    {'; '.join(filter(None, [told, budget['note']]))}")
     if held := report["held"]:
         until = clock(datetime.fromisoformat(held["until"]).timestamp(), "minutes")
         passing = f", but for pictures in {held['passing']}/" if held["passing"] else ""
@@ -177,7 +182,7 @@ def describe(report: dict[str, Any]) -> list[str]:
         lines += _section(title, report[title])
     totals = report["totals"]
     if batch := report["last_batch"]:
-        lines.append(recent.describe(batch))
+        lines.append(recent.describe(batch, running=report["running"]))
     lines.append(f"so far    {totals['done']} done, {totals['reused']} of them from an earlier result")
     return lines
 
@@ -274,11 +279,12 @@ def _why_waiting(full: str, row: Picture | None, stuck: str, hold: Hold | None, 
 def _why_waiting_in_turn(row: Picture | None, hold: Hold | None, *, running: bool) -> dict[str, Any]:
     if row is not None and row.not_before > time.time():
         when = time.strftime("%H:%M:%S", time.localtime(row.not_before))
-        return {"why": f"{row.trouble} (next try at {when})", "not_before": row.not_before, "tries": row.waits}
+        next_try = f" (next try at {when})" if running else _NEXT_WATCHER
+        return {"why": row.trouble + next_try, "not_before": row.not_before, "tries": row.waits}
     if hold is not None:
         return {"why": f"held until {clock(hold.until, 'minutes')}: {hold.reason}", "not_before": hold.until}
     if row is not None and row.trouble:
-        return {"why": f"{row.trouble} (next try: as soon as a watcher looks)", "tries": row.waits}
+        return {"why": row.trouble + _NEXT_WATCHER, "tries": row.waits}
     if not running:
         return {"why": "no watcher is running: start `dropscale run` or `dropscale once`"}
     return {"why": "new: looking whether it is whole, then for a pause in the arrivals"}
@@ -312,7 +318,7 @@ def _typed(notes: dict[str, str]) -> dict[str, Any]:
     return typed
 
 
-def _budget(use: Use) -> dict[str, Any]:
+def _budget(use: Use, *, on_cpu: bool) -> dict[str, Any]:
     return {
         "period": use.name,
         "used": round(use.used, 4),
@@ -321,6 +327,7 @@ def _budget(use: Use) -> dict[str, Any]:
         "share": round(use.share, 4),
         "until": _time(use.until),
         "told": str(use),
+        "note": "engines on a CPU, as here, are never counted" if on_cpu else "",
     }
 
 
