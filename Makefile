@@ -48,6 +48,8 @@ $(VENV)/dropscale.ready: pyproject.toml deploy/requirements.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(BIN)/python deploy/requirements.py --only openvino > $(VENV)/requirements-openvino.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: -r $(VENV)/requirements-openvino.txt || echo "There is no OpenVINO for this machine: dropscale runs on OpenCV, which is slower."
+	@$(BIN)/python deploy/requirements.py --only heif > $(VENV)/requirements-heif.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: -r $(VENV)/requirements-heif.txt || echo "There is no pillow-heif for this machine: HEIC pictures will be refused."
 	touch $@
 
 $(VENV)/test.ready: $(VENV)/dropscale.ready

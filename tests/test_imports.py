@@ -51,6 +51,7 @@ LAYERS = (
         "rows",
         "logs",
         "operation.hooks",
+        "operation.heic",
         "operation.page",
         "queue.shards",
         "queue.needs",

@@ -28,8 +28,9 @@ def blueprint(site: Site) -> Blueprint:  # noqa: PLR0915 - a list of routes
     @pages.get("/")
     def home() -> str:
         leaf = site.gallery.leaf("done", count=LATEST)
-        most_bytes = site.uploads.most_bytes
-        return render_template("home.html", cards=leaf.cards, most_bytes=most_bytes, scale=site.scale, here="home")
+        uploads = site.uploads
+        facts = {"most_bytes": uploads.most_bytes, "has_heic": not uploads.heic_lack, "scale": site.scale}
+        return render_template("home.html", cards=leaf.cards, here="home", **facts)
 
     @pages.get("/latest")
     def latest() -> str:

@@ -7,13 +7,15 @@ import re
 
 from sr_engine.protocol import Code
 
+_MISSING_PACKAGE = "missing_package"
 _ENGINE_ENDED = "engine_ended"  # it took the engine down, each time
 _TOLD = {
     Code.OUT_OF_MEMORY: r"needs more memory than|for want of memory",
     Code.TOO_LARGE: r"raise limits\.|file cannot hold|divide the pages",
-    Code.UNSUPPORTED: r"\b(is|are) not handled\b|^this is (?!not a picture)|one more package|holds one picture",
+    Code.UNSUPPORTED: r"\b(is|are) not handled\b|^this is (?!not a picture)|holds one picture",
     Code.UNDECODABLE: r"copy (it|the picture) again|than any sound program writes",
     Code.UPSCALE_FAILED: r"^the network gave|could not be encoded",
+    _MISSING_PACKAGE: r"one more package",
     _ENGINE_ENDED: r"while it worked on this picture",
 }
 _KINDS = {str(code): re.compile(pattern) for code, pattern in _TOLD.items()}

@@ -24,6 +24,7 @@ from watcher.files.filesystem import look_at, publish
 from watcher.files.ignore import DEFAULT_EXTENSIONS, IgnoreRules
 from watcher.files.mounted import has_lost_its_share
 from watcher.files.names import candidate_names, longest_name
+from watcher.operation import heic
 from watcher.sections import Config
 from webpage.reading import Reading
 
@@ -105,6 +106,7 @@ class Uploads:
         self._stale_seconds = stale_seconds
         self._swept_at = time.monotonic()
         self._serializer = URLSafeSerializer(key, salt=_SALT)
+        self.heic_lack = heic.lack(config)
         self.most_bytes = min(config.web.upload_megabytes << 20, config.limits.file_megabytes << 20)
 
     def sweep(self) -> None:
@@ -221,6 +223,8 @@ class Uploads:
             limits.check(header, size, self._limits, self._output, scale=self._scale)
         except PictureError as error:
             raise Refused(error.code.value, error.message) from error
+        if header.kind is Kind.HEIC and self.heic_lack:
+            raise Refused("missing_package", self.heic_lack)
         return _ENDINGS.get(header.kind, f".{header.kind}")
 
     def _publish(self, hidden: str, name: str, sha256: str) -> str:

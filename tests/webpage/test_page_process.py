@@ -1,5 +1,6 @@
 """The page as a process: beside the watcher or inside of it, at rest, at its end, and where Flask is missing."""
 
+import io
 import json
 import os
 import signal
@@ -126,6 +127,33 @@ def test_without_flask_it_says_what_to_install(stub_site: Site, tmp_path: Path) 
     )
     assert "pip install flask waitress" in complaint(done, 3)
     assert "flask" in done.stderr
+
+
+def test_heic_is_offered_only_where_it_can_be_read(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    heif.from_bytes(mode="RGB", size=(64, 48), data=bytes(64 * 48 * 3)).save(buffer)
+    site = make_site()
+    with_it = Page(site).visitor()
+    assert "HEIC" in with_it.get("/").text and ".heic" in with_it.get("/").text
+    assert with_it.upload("phone.heic", buffer.getvalue()).status == 201
+    assert "pillow-heif" not in site.run("doctor").stdout
+
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text("import sys\nsys.modules['pillow_heif'] = None\n")
+    site.environment["PYTHONPATH"] = str(blocked)
+    lack = f"HEIC pictures need one more package: {sys.executable} -m pip install pillow-heif"
+    without = Page(site).visitor()
+    assert "HEIC" not in without.get("/").text and ".heic" not in without.get("/").text
+    refused = without.upload("another.heic", buffer.getvalue())
+    assert (refused.status, refused.json["error"]["code"], refused.json["error"]["message"]) == (
+        422,
+        "missing_package",
+        lack,
+    )
+    checks = {check["name"]: check for check in json.loads(site.run("doctor", "--json").stdout)}
+    assert (checks["heic"]["verdict"], checks["heic"]["text"]) == ("note", lack)
 
 
 @pytest.mark.parametrize("library", ["flask", "waitress"])

@@ -18,7 +18,7 @@ from watcher.engine.nvidia import may_use_nvidia
 from watcher.errors import DropscaleError
 from watcher.files.mounts import how_to_watch, mounts_below, read_mounts, sync_client_hint, sync_warning
 from watcher.files.names import display
-from watcher.operation import page
+from watcher.operation import heic, page
 from watcher.operation.hooks import faults, headers_of, shown
 from watcher.queue import needs as queue_needs
 from watcher.sections import Config
@@ -60,6 +60,8 @@ def examine(config: Config, models_folder: str) -> Iterator[Check]:
     yield _packages()
     for name in _RUNTIMES:
         yield _runtime(config, name)
+    if lack := heic.lack(config):
+        yield Check("heic", "note", lack)
     yield Check("sqlite", "ok", sqlite3.sqlite_version)
     for key in ("inbox", "outbox", "archive", "failed"):
         yield from _folder(key, getattr(config.folders, key))
