@@ -1,11 +1,15 @@
 """Whoever can write to Redis can put anything into the queue: it is refused in one line, and the worker lives."""
 
+import base64
 import json
 import os
 import pickle
 import zlib
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+import redis
 from harness import wait_until
 from machines import QueueSite
 from test_both_executors import settle
@@ -97,3 +101,71 @@ def test_a_worker_waits_while_the_queue_is_something_else(queue_site: QueueSite)
     promise, _ = begin(queue_site, 1, 0.1)
     settle(promise)
     assert worker.process.poll() is None
+
+
+# What a watcher reads of its own jobs
+
+
+def _run(**fields: object) -> str:
+    sound = {"id": "x", "host": "h", "pid": 1, "model": "m", "spawned_at": 1.0, "seen_at": 2.0}
+    return json.dumps({**sound, **fields})
+
+
+def _finish(client: redis.Redis, job: str, value: object) -> None:
+    packed = base64.b64encode(json.dumps(value).encode())
+    client.xadd(f"rq:results:{job}", {"type": 1, "return_value": packed})
+    client.hset(f"rq:job:{job}", "status", "finished")
+
+
+def _copy(client: redis.Redis, job: str) -> None:
+    """Under a name that is nearly one of this watcher's."""
+    name = job.partition("-")[0] + "-x-y"
+    client.rpush(QUEUE, name)
+    client.copy(f"rq:job:{job}", f"rq:job:{name}")
+
+
+TAMPERED: dict[str, Callable[[redis.Redis, str], object]] = {
+    "retries": lambda client, job: client.hset(f"rq:job:{job}", "retries_left", "many"),
+    "status": lambda client, job: client.hset(f"rq:job:{job}", "status", b"\xff"),
+    "large number": lambda client, job: client.hset(f"dropscale:runs:{job}", "x", _run(pid=2**70)),
+    "late date": lambda client, job: client.hset(f"dropscale:runs:{job}", "x", _run(spawned_at=1e300)),
+    "name": _copy,
+    "registry": lambda client, _: client.zadd("rq:wip:dropscale", {b"\xff": 1e10, b"a:b:c": 1e10, b"": 1e10}),
+    "registries": lambda client, _: [
+        client.zadd(f"rq:{name}:dropscale", {b"\xff": 1e10}) for name in ("finished", "failed")
+    ],
+    "half a character": lambda client, job: _finish(client, job, {"host": "h", "refused": "\ud800"}),
+    "no number": lambda client, job: _finish(
+        client, job, {"host": "h", "runs": [json.loads(_run()) | {"seen_at": float("inf")}]}
+    ),
+    "no report": lambda client, job: _finish(client, job, 7),
+    "no result": lambda client, job: (
+        client.xadd(f"rq:results:{job}", {"nothing": "of ours"}),
+        client.hset(f"rq:job:{job}", "status", "finished"),
+    ),
+    "last words": lambda client, job: (
+        client.xadd(f"rq:results:{job}", {"type": 2, "exc_string": "no base64"}),
+        client.hset(f"rq:job:{job}", "status", "failed"),
+    ),
+}
+
+
+# What the watcher that put the job there reads; the others are for the one that takes it over.
+WHILE_IT_WATCHES = {"retries", "status", "late date", "half a character", "no number", "no report", "last words"}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_a_watcher_goes_on_whatever_becomes_of_its_own_jobs(queue_site: QueueSite, how: str) -> None:
+    _, watcher = begin(queue_site, 1, 0.5)
+    with queue_site.server.client() as client:
+        keys: list[bytes] = wait_until(lambda: client.keys("rq:job:*"), "the job")
+        if how not in WHILE_IT_WATCHES:
+            watcher.kill()
+        TAMPERED[how](client, keys[0].decode().rpartition(":")[2])
+    if how not in WHILE_IT_WATCHES:
+        watcher = queue_site.start()
+        wait_until(lambda: "window closed" in watcher.log(), "the next batch")
+    queue_site.worker()
+    wait_until(lambda: queue_site.names(queue_site.archive), f"the picture: {watcher.log_path}")
+    assert "broken off" not in watcher.log().replace("was broken off again", ""), watcher.log()
+    assert queue_site.run("report").returncode == 0

@@ -7,6 +7,7 @@ looked for is change, so that the workers' clocks need not agree with it.
 """
 
 import contextlib
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,16 +17,17 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Retry
-from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.exceptions import DuplicateJobError, InvalidJobOperation
 from rq.executions import ExecutionRegistry
 from rq.job import JobStatus
 from rq.results import Result
-from rq.utils import as_text
 
 from sr_engine.models import Model
 from watcher.errors import EnvironmentFault
+from watcher.files.names import display
+from watcher.journal import logger
 from watcher.queue.redis_link import SERIALIZER, RedisGone, ShardJob, check, connect, listed, listeners, queue, shown
-from watcher.queue.shards import FUNCTION, RUNS_KEY, Report, Run, Shard, timeout_seconds
+from watcher.queue.shards import FUNCTION, RUNS_KEY, Report, Run, Shard, read_report, read_shard, timeout_seconds
 from watcher.sections import Queue as Settings
 
 _KEPT_SECONDS = 7 * 86_400  # reports of jobs that ended while no watcher was there: they have the bill
@@ -172,10 +174,10 @@ class Flights:
             answers = pipeline.execute()
         for flight, (status, heartbeat, retries_left) in zip(self._flights.values(), answers, strict=True):
             sign = (status, heartbeat, retries_left)
-            flight.is_repeated = retries_left is not None and int(retries_left) < self._settings.retries
+            flight.is_repeated = retries_left is not None and retries_left != b"%d" % self._settings.retries
             if sign != flight.sign:
                 flight.sign, flight.sign_seen = sign, now
-            flight.status = as_text(status) if status is not None else ""
+            flight.status = _text(status)
         self._read_runs(now)
         self._audit(now)
         landed = [flight for flight in self._flights.values() if self._has_landed(flight, now)]
@@ -216,27 +218,28 @@ class Flights:
         return True
 
     def _status(self, job_id: str) -> str:
-        status = self.connection.hget(ShardJob.key_for(job_id), "status")
-        return as_text(status) if status is not None else ""
+        return _text(self.connection.hget(ShardJob.key_for(job_id), "status"))
 
     def _shard(self, job_id: str) -> Shard | None:
-        try:
-            job = ShardJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
-            return msgspec.convert(job.args[0], Shard)
-        except (NoSuchJobError, msgspec.ValidationError, IndexError, ValueError):
-            return None
+        shard = None
+        with _reading():
+            shard = read_shard(ShardJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER).args[0])
+        return shard  # noqa: RET504 - what fails in the block passes here
 
     def _report(self, job_id: str) -> Report | None:
-        result = ShardJob(job_id, connection=self.connection, serializer=SERIALIZER).latest_result()
-        with contextlib.suppress(msgspec.ValidationError):
+        with _reading():
+            result = ShardJob(job_id, connection=self.connection, serializer=SERIALIZER).latest_result()
             if result is not None and result.type is Result.Type.SUCCESSFUL:
-                return msgspec.convert(result.return_value, Report)
+                return read_report(result.return_value)
         return None
 
     def _last_words(self, job_id: str) -> str:
-        result = ShardJob(job_id, connection=self.connection, serializer=SERIALIZER).latest_result()
-        lines = (result.exc_string or "").strip().splitlines() if result is not None else []
-        return f"was broken off again and again: {lines[-1] if lines else 'nothing is known'}"
+        words = "nothing is known"
+        with _reading():
+            result = ShardJob(job_id, connection=self.connection, serializer=SERIALIZER).latest_result()
+            if result is not None and (lines := (result.exc_string or "").strip().splitlines()):
+                words = display(lines[-1])
+        return f"was broken off again and again: {words}"
 
     def _forget(self, job_id: str) -> None:
         """Remove whatever Redis has of a job; a worker that is at it does not mind."""
@@ -253,19 +256,21 @@ class Flights:
     # All of them
 
     def _ours(self) -> list[str]:
-        on_their_way = self._queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
-        everywhere = [
-            *self._listed(self._queue.key),
-            *self._listed(self._queue.intermediate_queue.key),
-            *(job_id for job_id, _ in on_their_way),
-            *self._queue.finished_job_registry.get_job_ids(cleanup=False),
-            *self._queue.failed_job_registry.get_job_ids(cleanup=False),
-        ]
-        return [job_id for job_id in dict.fromkeys(everywhere) if job_id.startswith(f"{self._owner}-")]
+        registries = (
+            self._queue.started_job_registry,
+            self._queue.finished_job_registry,
+            self._queue.failed_job_registry,
+        )
+        everywhere = [*self._listed(self._queue.key), *self._listed(self._queue.intermediate_queue.key)]
+        for registry in registries:
+            # of those in work, each name is followed by that of its execution
+            everywhere += [_text(name).partition(":")[0] for name in self.connection.zrange(registry.key, 0, -1)]
+        ours = re.compile(f"{re.escape(self._owner)}-[0-9a-f]+-[0-9]{{1,9}}")
+        return [job_id for job_id in dict.fromkeys(everywhere) if ours.fullmatch(job_id)]
 
     def _listed(self, key: str) -> list[str]:
         """Names in one of RQ's lists; RQ itself fails over one that is no text."""
-        return [as_text(name) for name in listed(self.connection, key) if _is_text(name)]
+        return [_text(name) for name in listed(self.connection, key)]
 
     def _audit(self, now: float) -> None:
         """Who listens, and whether all that waits does so in the queue."""
@@ -311,10 +316,20 @@ def listening(settings: Settings) -> int:
             raise EnvironmentFault(str(error), "start it, or correct queue.url") from error
 
 
-def _is_text(name: bytes) -> bool:
-    with contextlib.suppress(UnicodeDecodeError):
-        return bool(name.decode())
-    return False
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What somebody else may have put there; what RQ or we cannot make anything of is as if it were not there."""
+    try:
+        yield
+    except RedisError:
+        raise
+    except Exception as error:
+        logger.debug("Redis holds something that cannot be read: %s: %s", type(error).__name__, error)
+
+
+def _text(value: object) -> str:
+    """Of what Redis holds; empty: nothing."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
 def _decoded(values: dict[bytes, bytes]) -> dict[str, Run]:

@@ -22,7 +22,7 @@ from watcher.engine.process import EngineProcess
 from watcher.files.names import told
 from watcher.queue import shelf
 from watcher.queue.lifelines import dies_with_this_process
-from watcher.queue.shards import VERSION, Entry, Report, Run, Shard, Trouble, digest_of
+from watcher.queue.shards import VERSION, Entry, Report, Run, Shard, Trouble, digest_of, read_shard
 from watcher.sections import Config
 
 _SIGN_OF_LIFE_SECONDS = 5.0
@@ -76,8 +76,8 @@ def upscale_shard(
         A `Report`, likewise.
     """
     try:
-        shard = msgspec.convert(manifest, Shard)
-    except msgspec.ValidationError:
+        shard = read_shard(manifest)
+    except ValueError:
         shard = None
     if shard is None or shard.v != VERSION:
         reason = f"{place.host}: the job is of another version of dropscale: install the same one on both machines"

@@ -8,8 +8,10 @@ manifest.
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from sr_engine import protocol
 from sr_engine.models import Model
@@ -23,6 +25,11 @@ RUNS_KEY = "dropscale:runs:{}"  # a hash for each job: engine runs by their id, 
 _USUAL_MFLOP = 2.5
 _ENSEMBLE = 8  # turned copies
 UNKNOWN_PIXELS = 1_000_000
+
+# What the ledger can hold and a calendar can show: whoever can write to Redis can claim anything.
+_Moment = Annotated[float, Meta(ge=0, le=32_503_680_000)]  # Unix time; to the year 3000
+_Amount = Annotated[float, Meta(ge=-1e12, le=1e12)]
+_Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,30 +98,30 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     host: str
-    pid: int
+    pid: _Whole
     model: str
-    spawned_at: float
-    seen_at: float
-    ready_at: float | None = None
-    ended_at: float | None = None
-    held_from_at: float | None = None
-    exit_code: int | None = None
+    spawned_at: _Moment
+    seen_at: _Moment
+    ready_at: _Moment | None = None
+    ended_at: _Moment | None = None
+    held_from_at: _Moment | None = None
+    exit_code: _Whole | None = None
     runtime: str | None = None
     device: str | None = None
     precision: str | None = None
-    done: int = 0
-    failed: int = 0
-    peak_memory_bytes: int = 0
-    spawn_seconds: float | None = None
-    load_seconds: float | None = None
-    compute_seconds: float | None = None
-    idle_seconds: float | None = None
-    exit_seconds: float | None = None
+    done: _Whole = 0
+    failed: _Whole = 0
+    peak_memory_bytes: _Whole = 0
+    spawn_seconds: _Amount | None = None
+    load_seconds: _Amount | None = None
+    compute_seconds: _Amount | None = None
+    idle_seconds: _Amount | None = None
+    exit_seconds: _Amount | None = None
     held_by: str = "wall"
-    energy_joules: float | None = None
-    device_peak_bytes: int | None = None
-    release_seconds: float | None = None
-    unreleased_bytes: int | None = None
+    energy_joules: _Amount | None = None
+    device_peak_bytes: _Whole | None = None
+    release_seconds: _Amount | None = None
+    unreleased_bytes: _Whole | None = None
     alarm: str = ""
 
 
@@ -149,6 +156,31 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""
     busy: bool = False
     absent: bool = False
+
+
+def read_shard(value: Any) -> Shard:
+    """A job, from what JSON has of it.
+
+    Raises:
+        ValueError: it is none, or holds half of a character or a number that is none, as JSON of others may.
+    """
+    return msgspec.json.decode(_strict(value), type=Shard)
+
+
+def read_report(value: Any) -> Report:
+    """A report, likewise.
+
+    Raises:
+        ValueError: as `read_shard`.
+    """
+    return msgspec.json.decode(_strict(value), type=Report)
+
+
+def _strict(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def content_key(sha256: str, recipe: str) -> str:

@@ -101,7 +101,7 @@ def find(shelf: str, key: str, sha256: str) -> Finished | None:
 def located(shelf: str, key: str, done: protocol.Done) -> Finished | None:
     """The result that somebody says to have put there; None if that cannot be one of this key."""
     name = protocol.decode_path(done.target)
-    belongs = name.startswith(f"{key}-") and os.path.basename(name) == name
+    belongs = name.startswith(f"{key}-") and os.path.basename(name) == name and "\0" not in name
     return Finished(os.path.join(shelf, name), done) if belongs else None
 
 
