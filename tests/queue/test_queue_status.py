@@ -74,6 +74,20 @@ def test_a_worker_that_comes_ends_the_waiting_for_one(make_queue_site: Callable[
     assert "a worker listens" in watcher.log()
 
 
+def test_a_worker_that_comes_for_a_later_batch_ends_the_waiting_of_an_earlier_one(
+    make_queue_site: Callable[..., QueueSite],
+) -> None:
+    """While a batch waits for a worker nobody else looks out for one."""
+    site = make_queue_site(queue={"worker_seconds": 3}, retry={"first_seconds": 300, "max_seconds": 300})
+    promise, watcher = begin(site, 1, 0.1)
+    wait_until(lambda: "no worker listens" in site.troubles(), "the picture to wait for one")
+    promise.drop("later.png", b"another picture")
+    wait_until(lambda: watcher.log().count("queued as job") == 2, "the later batch")
+    site.worker()
+    settle(promise)
+    assert watcher.log().count("no worker listens") == 2, "the later batch found it"
+
+
 @pytest.mark.slow
 def test_a_worker_that_can_ends_the_waiting_for_one_that_refuses(
     make_queue_site: Callable[..., QueueSite], tmp_path: Path

@@ -55,20 +55,19 @@ class QueueExecutor:
         self._ledger = ledger
         self._connection = connect(config.queue.url)
         self._refusing: dict[str, str] = {}
-        self._newcomers: Newcomers | None = None
+        self._newcomers = Newcomers(config.queue)
 
     def look_out_for_workers(self, wake: Callable[[], None]) -> None:
         """When a batch gives up, call `wake` once a worker has come; for a watcher that stays."""
-        self._newcomers = Newcomers(self._config.queue, wake)
+        self._newcomers.on_arrival = wake
 
     def workers_have_come(self) -> bool:
         """Whether one has since a batch gave up; told once."""
-        return self._newcomers is not None and self._newcomers.have_come()
+        return self._newcomers.have_come()
 
     def close(self) -> None:
         """Look out for nobody any more."""
-        if self._newcomers is not None:
-            self._newcomers.end()
+        self._newcomers.end()
 
     def take(self, batch: int, pictures: Sequence[Picture]) -> "QueueEngine":
         """For pictures of a batch; to be closed."""
@@ -112,7 +111,7 @@ class QueueEngine:
     batch: int
     pictures: Sequence[Picture]
     refusing: dict[str, str]  # by host: why its worker refused its last job
-    newcomers: Newcomers | None = None
+    newcomers: Newcomers
     _wanted: dict[str, _Wanted] = field(default_factory=dict)  # by content key
     _suspects: set[int] = field(default_factory=set)
     _trouble: EngineTrouble | None = None
@@ -137,9 +136,12 @@ class QueueEngine:
         try:
             yield from self._upscale_if_possible(requests, stopping)
         except EngineGaveUp:
-            if self.newcomers is not None:
-                self.newcomers.look_out(self.flights.listeners if self._hopeless else None)
+            self.newcomers.look_out(self.flights.listeners if self._hopeless else None)
             raise
+        except EngineTrouble:
+            self.newcomers.serve()
+            raise
+        self.newcomers.serve()
 
     def _upscale_if_possible(
         self, requests: Sequence[protocol.Upscale], stopping: Callable[[], float | None]
