@@ -1,8 +1,11 @@
 """What `status` and `report` tell of the queue."""
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,3 +144,21 @@ def test_doctor_looks_at_the_queue(queue_site: QueueSite) -> None:
     done = queue_site.run("doctor")
     assert done.returncode == 3
     assert "does not answer" in done.stdout
+
+
+def test_an_engine_that_has_ended_is_entered_once_while_its_job_goes_on(queue_site: QueueSite, tmp_path: Path) -> None:
+    """Each entry is a transaction, which waits for the disk."""
+    (tmp_path / "dropscale").mkdir()  # where the stub counts its engines
+    queue_site.worker(XDG_CACHE_HOME=str(tmp_path))
+    queue_site.drop("a.png", b"LADDER 1 SLOW 6 ")  # the first engine asks for another one
+    watcher = queue_site.start()
+    ended = "SELECT remote FROM engine_runs WHERE exited_at IS NOT NULL AND remote IS NOT NULL"
+    wait_until(lambda: queue_site.query(ended), f"the first engine's end: {watcher.log_path}")
+    with contextlib.closing(sqlite3.connect(queue_site.state / "ledger.sqlite3", timeout=30)) as connection:
+        versions = set()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            versions.add(connection.execute("PRAGMA data_version").fetchone())
+            time.sleep(0.02)
+    assert queue_site.engines(), "the second one is at work still"
+    assert len(versions) < 10, "one write or two a second"

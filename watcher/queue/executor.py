@@ -120,7 +120,7 @@ class QueueEngine:
     _shelf: str = ""
     _noted: str = ""
     _noted_at: float = 0.0
-    _open_runs: dict[str, Run] = field(default_factory=dict)
+    _entered: dict[str, Run] = field(default_factory=dict)
     _measured: set[str] = field(default_factory=set)  # runs after which it was seen whether memory is back
 
     def upscale(
@@ -161,7 +161,7 @@ class QueueEngine:
     def close(self) -> None:
         """The batch needs it no more."""
         self.flights.connection.close()
-        self._close_runs(self._open_runs.values())
+        self._close_runs([run for run in self._entered.values() if run.ended_at is None])
         self.ledger.note(**{NOTE: ""})
 
     # The story of a window
@@ -366,7 +366,7 @@ class QueueEngine:
     def _see_runs(self) -> None:
         for flight in self.flights:
             for run in flight.runs.values():
-                if run != self._open_runs.get(run.id):
+                if run != self._entered.get(run.id):
                     self._enter([run])
 
     def _enter(self, runs: Iterable[Run]) -> None:
@@ -375,10 +375,7 @@ class QueueEngine:
                 self._measured.add(run.id)
                 remote_runs.note_release(self.ledger, run)
             remote_runs.enter(self.ledger, self.batch, run)
-            if run.ended_at is None:
-                self._open_runs[run.id] = run
-            else:
-                self._open_runs.pop(run.id, None)
+            self._entered[run.id] = run
 
     def _close_runs(self, runs: Iterable[Run]) -> None:
         """Of a worker that was lost: they ended when they were seen last."""

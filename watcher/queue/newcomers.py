@@ -16,8 +16,7 @@ class Newcomers:
     """Looks out for workers of a queue.
 
     Attributes:
-        on_arrival: called from another thread when one has come; None, for a watcher that does not stay: nobody is looked
-            out for.
+        on_arrival: called from another thread when one has come; None: nobody is looked out for.
     """
 
     on_arrival: Callable[[], None] | None = None
