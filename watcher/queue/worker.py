@@ -96,7 +96,7 @@ class ShardWorker(SpawnWorker):
         self._spare: _Horse | None = None
         self._stops = 0
         self._refusals = 0  # in a row
-        self._share_device: int | None = None
+        self._share_mount = ""  # what the share was seen to lie on; empty: this machine's own disk
 
     # Where this differs from RQ's worker
 
@@ -266,7 +266,7 @@ class ShardWorker(SpawnWorker):
     def _await_share(self) -> None:
         assert self.orders is not None
         told = ""
-        while problem := share_problem(self.orders.share, self._share_device):
+        while problem := share_problem(self.orders.share, self._share_mount):
             if problem != told:
                 warn("share_gone", "{problem}; taking no jobs meanwhile", problem=problem)
                 told = problem
@@ -274,8 +274,7 @@ class ShardWorker(SpawnWorker):
             self._rest(_SHARE_SECONDS)
         if told:
             tell("share_back", "the share is back")
-        with contextlib.suppress(OSError):  # gone since: the next look tells
-            self._share_device = os.stat(self.orders.share).st_dev
+        self._share_mount = mount_of(self.orders.share) or self._share_mount
 
     def _rest(self, seconds: float) -> None:
         self._is_resting = True
@@ -292,21 +291,30 @@ def _brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")[:_MOST_SHOWN]
 
 
-def share_problem(share: str, device: int | None = None) -> str:
+def share_problem(share: str, mount: str = "") -> str:
     """Why no job can be done in this folder; empty if nothing speaks against it.
 
     Args:
         share: the folder.
-        device: the file system that it was on before, if it was looked at.
+        mount: the mount point that it was seen to lie on. What is mounted there may come back as another device.
     """
     try:
         if not os.listdir(share):
-            return f"the share {share} is empty: is it mounted?"
-        if device not in (None, os.stat(share).st_dev):
-            return f"the share {share} is not mounted any more, or another one is"
+            return f"the share {display(share)} is empty: is it mounted?"
     except OSError as error:
-        return f"the share {share} cannot be read ({error.strerror})"
+        return f"the share {display(share)} cannot be read ({error.strerror})"
+    lies_there = mount and os.path.commonpath((mount, os.path.realpath(share))) == mount
+    if lies_there and not os.path.ismount(mount):
+        return f"the share {display(share)} is not mounted any more"
     return ""
+
+
+def mount_of(share: str) -> str:
+    """The mount point that a folder lies on; empty if that is the root of all."""
+    point = os.path.realpath(share)
+    while not os.path.ismount(point):
+        point = os.path.dirname(point)
+    return "" if point == os.path.dirname(point) else point
 
 
 def make_worker(connection: Redis, orders: HorseOrders) -> ShardWorker:
