@@ -11,6 +11,8 @@ from machines import QueueSite, RedisServer, children, command_line, redis_progr
 from test_both_executors import settle
 from test_queue_faults import begin
 
+from watcher.queue.redis_link import connect
+
 PASSWORD = "hunter2-and-more"
 # Says the same as docs/scaling.md.
 RIGHTS = "~rq:* ~dropscale:* &rq:* +@all -@dangerous +info"
@@ -149,3 +151,27 @@ def test_a_user_without_the_rights_is_told_so(queue_site: QueueSite, server: Red
     assert done.returncode == 3
     assert "does not let this user do its work" in done.stderr and "What to do: see" in done.stderr
     assert "secret-word" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("worker", "--share", ".", "--burst"), ("once",)], ids=["worker", "watcher"])
+def test_a_port_that_does_not_speak_tls_is_told_after_one_try(
+    make_queue_site: Callable[..., QueueSite], verb: tuple[str, ...]
+) -> None:
+    """It takes each connection and says nothing: a second one would be a second try."""
+    site = make_queue_site()
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        site.environment["DROPSCALE_QUEUE__URL"] = f"rediss://127.0.0.1:{plain.getsockname()[1]}/0"
+        site.drop("a.png", b"a picture")
+        done = site.run(*verb)
+        assert done.returncode == 3
+        assert "the address has to begin with redis://" in done.stderr + site.troubles()
+        plain.setblocking(False)
+        plain.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            plain.accept()
+
+
+@pytest.mark.slow
+def test_an_answer_by_tls_may_take_longer_than_the_handshake(tls: TlsServer, papers: Path) -> None:
+    with connect(tls.address(papers / "ca.pem")) as connection:
+        assert connection.blpop(["rq:nothing-comes-here"], 6) is None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis import Redis
+from redis import Redis, SSLConnection
 from redis.backoff import AbstractBackoff, ExponentialBackoff, NoBackoff
 from redis.exceptions import (
     ConnectionError,
@@ -153,12 +153,23 @@ class ShardJob(Job):
         """None."""
 
 
-def connect(url: str, *, for_ever: bool = False) -> Redis:
+class _TlsConnection(SSLConnection):
+    """Redis-py waits as long for a handshake as for an answer."""
+
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        sock.settimeout(self.socket_connect_timeout)
+        wrapped = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+        wrapped.settimeout(self.socket_timeout)
+        return wrapped
+
+
+def connect(url: str, *, for_ever: bool = False, most_seconds: float | None = None) -> Redis:
     """A connection, which is made when it is first used.
 
     Args:
         url: redis://, rediss:// (TLS) or unix://, with user and password if need be.
         for_ever: try again until Redis is back, as a worker has to: a job must not die with its queue.
+        most_seconds: try once, and wait no longer for a connection, nor for an answer; None: patiently.
 
     Raises:
         ConfigError: it is no such address. The message does not show it, as it may hold a password.
@@ -168,12 +179,16 @@ def connect(url: str, *, for_ever: bool = False) -> Redis:
         if for_ever:
             backoff = ExponentialBackoff(cap=_LONGEST_PAUSE_SECONDS, base=_FIRST_PAUSE_SECONDS)
             retry = Patience(backoff, _FOR_EVER, shown(url))
+        elif most_seconds is not None:
+            retry = Patience(NoBackoff(), 0)
         scheme = urlsplit(url).scheme
         if scheme not in ("redis", "rediss", "unix"):
             raise ValueError
-        options = {"socket_timeout": _ANSWER_SECONDS}
+        options: dict[str, Any] = {"socket_timeout": most_seconds or _ANSWER_SECONDS}
         if scheme != "unix":
-            options |= {"socket_connect_timeout": _CONNECT_SECONDS, "socket_keepalive": True}
+            options |= {"socket_connect_timeout": most_seconds or _CONNECT_SECONDS, "socket_keepalive": True}
+        if scheme == "rediss":
+            options["connection_class"] = _TlsConnection
         return Redis.from_url(url, retry=retry, **options)
     except (ValueError, TypeError):
         raise ConfigError(
@@ -190,6 +205,8 @@ def check(connection: Redis, url: str) -> None:
         EnvironmentFault: it is too old, takes another password, or shows a wrong certificate: to wait does not help.
     """
     try:
+        if urlsplit(url).scheme == "rediss":
+            _shake_hands(connection)
         connection.info("server")  # RQ takes a refusal of this for an old version
         version = get_version(connection)
     except TypeError:  # what follows a question mark becomes an argument
@@ -202,6 +219,22 @@ def check(connection: Redis, url: str) -> None:
     if version < _OLDEST:
         text = ".".join(map(str, version))
         raise EnvironmentFault(f"Redis at {shown(url)} is {text}: too old", "install Redis 6.2, Valkey 7.2 or newer")
+
+
+def _shake_hands(connection: Redis) -> None:
+    """One try: what does not speak TLS keeps silent, however often it is asked.
+
+    Raises:
+        TimeoutError: it did.
+    """
+    silence: TimeoutError | None = None
+    with without_patience(connection):
+        try:
+            connection.ping()
+        except TimeoutError as error:
+            silence = error
+    if silence is not None and redis_troubles.is_of_handshake(silence):
+        raise silence
 
 
 def queue(connection: Redis, name: str) -> Queue:

@@ -43,12 +43,18 @@ def fault(error: Exception, url: str, place: str) -> EnvironmentFault | None:
 def hint(error: Exception, url: str) -> str:
     """What it may be that a server does not answer to; empty: nothing to add."""
     scheme = urlsplit(url).scheme
-    causes = list(_causes(error))
-    if scheme == "redis" and any(isinstance(cause, ConnectionResetError) for cause in causes):
+    if scheme == "redis" and any(isinstance(cause, ConnectionResetError) for cause in _causes(error)):
         return "; if it speaks TLS, the address has to begin with rediss://"
-    if scheme == "rediss" and any(isinstance(cause, ssl.SSLError) or "handshake" in str(cause) for cause in causes):
+    if scheme == "rediss" and (
+        is_of_handshake(error) or any(isinstance(cause, ssl.SSLError) for cause in _causes(error))
+    ):
         return "; if it does not speak TLS, the address has to begin with redis://"
     return ""
+
+
+def is_of_handshake(error: Exception) -> bool:
+    """Whether it is that of TLS which did not come to its end."""
+    return any("handshake" in str(cause) for cause in _causes(error))
 
 
 def _of_certificate(error: ssl.SSLCertVerificationError, place: str) -> EnvironmentFault:
