@@ -65,7 +65,7 @@ LAYERS = (
         "queue.redis_link",
         "engine.model",
     },
-    {"instance"},
+    {"instance", "queue.roll_call"},
     {
         "engine.process",
         "files.originals",

@@ -17,6 +17,7 @@ from watcher.errors import DropscaleError
 from watcher.files.names import told
 from watcher.operation import live
 from watcher.operation.status import collect, engine_now
+from watcher.queue import note as queue_note
 from watcher.sections import Config
 from webpage.reading import Reading
 
@@ -111,7 +112,8 @@ class Now:
         except DropscaleError:
             notes, ended = {}, []
             by_runs = dict(_OFF)
-        engine = engine_now(by_runs, recent.engine(notes, running=running))
+        far = queue_note.read(notes) if running else None
+        engine = engine_now(by_runs, recent.engine(notes, running=running), far)
         batch = None
         if told_live.pictures > 0 and notes.get("pid") == str(told_live.pid):
             batch = {

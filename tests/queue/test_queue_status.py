@@ -15,6 +15,19 @@ from machines import QueueSite, RedisServer
 from test_both_executors import settle
 from test_queue_faults import begin, working_horse
 
+# A finder that does not see two packages, as if they were not installed.
+WITHOUT_RQ = """
+import importlib.machinery, sys
+
+class Hiding:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        hidden = name.partition(".")[0] in ("rq", "redis")
+        return None if hidden else importlib.machinery.PathFinder.find_spec(name, path, target)
+
+sys.meta_path = [Hiding if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
+"""
+
 
 def working(site: QueueSite) -> str:
     return str(site.status()["working"])
@@ -22,21 +35,76 @@ def working(site: QueueSite) -> str:
 
 def test_status_tells_what_is_queued_and_what_runs_where(queue_site: QueueSite) -> None:
     begin(queue_site, 2, 30.0)
-    wait_until(lambda: working(queue_site).count("queued for a worker") == 2, "both to be queued")
-    queue_site.worker()
-    host = socket.gethostname()
+    wait_until(lambda: working(queue_site).count("queued, no worker listens") == 2, "both to be queued")
+    assert queue_site.status()["engine"]["state"] == "off"
+    worker = queue_site.worker()
+    place = f"running on {socket.gethostname()}, worker process {worker.pid}"
 
     def one_of_each() -> bool:
         told = working(queue_site)
-        return f"running on {host}" in told and "queued for a worker" in told
+        return place in told and "queued for a worker" in told
 
     wait_until(one_of_each, "one to run, and one to wait")
-    wait_until(lambda: queue_site.status()["workers"]["listening"], "the watcher to count who listens")
     report = queue_site.status()
-    assert report["workers"] == {"redis": queue_site.server.url, "listening": 1, "refusing": []}
+    redis = queue_site.server.url
+    assert report["workers"] == {"redis": redis, "listening": 1, "problem": "", "engines": 1, "refusing": []}
+    assert report["engine"]["state"] == "working"
     assert "queue" not in report["watcher"]
     told = queue_site.run("status").stdout
+    assert "engine    1 on workers\n" in told
     assert "workers   1 at unix://" in told
+
+
+def test_workers_on_one_machine_are_told_apart(queue_site: QueueSite) -> None:
+    workers = [queue_site.worker(), queue_site.worker()]
+    begin(queue_site, 2, 30.0)
+    places = [f"worker process {worker.pid}'" for worker in workers]
+    wait_until(lambda: all(place in working(queue_site) for place in places), "each to have a picture")
+    assert queue_site.status()["workers"]["engines"] == 2
+
+
+def test_workers_are_counted_while_nothing_is_queued(queue_site: QueueSite) -> None:
+    """Also where no watcher runs: who sets it up wants to see that they are there."""
+    told = queue_site.run("status").stdout
+    assert f"workers   none listens at {queue_site.server.url}: start `dropscale worker`" in told
+    assert "engine    " not in told
+    watcher = queue_site.start()
+    queue_site.worker()
+    queue_site.worker()
+    told = queue_site.run("status").stdout
+    assert f"workers   2 at {queue_site.server.url}\n" in told
+    assert "engine    off; workers start their own\n" in told
+    assert watcher.stop() == 0
+
+
+def test_a_redis_that_is_away_does_not_hold_up_status(queue_site: QueueSite, server: RedisServer) -> None:
+    server.kill()
+    told = queue_site.run("status").stdout
+    assert f"workers   not known: Redis at {server.url} does not answer" in told
+    report = queue_site.status()["workers"]
+    assert report["listening"] is None and "does not answer" in report["problem"]
+    queue_site.environment["DROPSCALE_QUEUE__URL"] = "hunter2-and-more"
+    told = queue_site.run("status").stdout
+    assert "workers   not known: queue.url is not the address of a Redis server" in told and "hunter2" not in told
+
+
+def test_a_redis_that_says_nothing_does_not_hold_up_status(queue_site: QueueSite, server: RedisServer) -> None:
+    """Who is patient asks it for a minute."""
+    server.pause()
+    done = queue_site.run("status", timeout=30)
+    server.go_on()
+    assert f"workers   not known: Redis at {server.url} does not answer" in done.stdout
+    with server.client() as client:
+        wait_until(lambda: len(client.client_list()) == 1, "the connection to be closed")
+
+
+def test_status_works_without_rq(queue_site: QueueSite) -> None:
+    hiding = queue_site.root / "hiding"
+    hiding.mkdir()
+    (hiding / "sitecustomize.py").write_text(WITHOUT_RQ)
+    queue_site.environment["PYTHONPATH"] = str(hiding)
+    told = queue_site.run("status").stdout
+    assert "workers   not known: the package rq is not installed: install it: `pip install rq`\n" in told
 
 
 def test_status_tells_what_is_tried_again(queue_site: QueueSite) -> None:
@@ -45,7 +113,7 @@ def test_status_tells_what_is_tried_again(queue_site: QueueSite) -> None:
     os.kill(working_horse(queue_site, worker), signal.SIGKILL)
     wait_until(lambda: "again" in working(queue_site), "the status to say that it is done again")
     settle(promise)
-    assert queue_site.status()["workers"] is None
+    assert queue_site.status()["workers"]["engines"] == 0
     worker.stop()
 
 

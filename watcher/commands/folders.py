@@ -69,7 +69,7 @@ def _by_key(settings: tuple[str, ...]) -> dict[str, str]:
 def status(config_path: str | None, as_json: bool) -> int:
     """What waits and why, what runs, what failed, and how the watcher is."""
     settings = load(config_path)
-    report = collect(settings)
+    report = collect(settings, asks_redis=True)
     if as_json:
         click.echo(_indented(report))
     else:

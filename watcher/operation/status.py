@@ -29,6 +29,7 @@ from watcher.operation.health import hanging
 from watcher.operation.vitals import last_beat
 from watcher.queue import note as queue_note
 from watcher.queue.note import QueueState
+from watcher.queue.roll_call import RollCall, call_the_roll
 from watcher.rows import Picture, State
 from watcher.sections import Config
 from watcher.wording import clock
@@ -50,8 +51,12 @@ _NOTES_TOLD_ELSEWHERE = (
 )
 
 
-def collect(config: Config) -> dict[str, Any]:
+def collect(config: Config, *, asks_redis: bool = False) -> dict[str, Any]:
     """Everything that `status --json` prints.
+
+    Args:
+        config: whose watcher.
+        asks_redis: with `executor: rq`, how many workers listen, which is not known otherwise while nothing is queued.
 
     Returns:
         running: whether a watcher holds the lock; watcher: what it noted of itself; problems: with the folders, and
@@ -65,7 +70,8 @@ def collect(config: Config) -> dict[str, Any]:
         engine: `recent.engine` and `warm_ups.engine_now`; refused: why none is kept warm; next_warm: when the schedule
             loads one. last_batch: None before the first.
         hooks: those whose last event did not arrive, as `hook_troubles.Trouble` with a text, `told`.
-        workers: {redis, listening, refusing: reasons} while a batch is in the queue of `executor: rq`; else None.
+        workers: with `executor: rq` {redis: the address, listening: how many, None where that is not known, engines:
+            how many run on them, refusing: reasons, problem: why Redis was asked in vain}; else None.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -109,10 +115,10 @@ def collect(config: Config) -> dict[str, Any]:
                 raise
     alarms = [notes.pop(ALARM_NOTE, ""), *queue_note.alarms(notes).values()]
     gpu = {"waiting": waiting(notes, time.time()) if running else "", "alarm": "; ".join(filter(None, alarms))}
-    engine = engine_now(engine, recent.engine(notes, running=running))
+    far = queue_note.read(notes) if running else None
+    engine = engine_now(engine, recent.engine(notes, running=running), far)
     engine["refused"] = notes.get(REFUSAL_NOTE, "") if running else ""
     engine["next_warm"] = _next_warm(config) if running else None
-    far = queue_note.read(notes) if running else None
     hooks = hook_troubles.read(notes)
     beat = last_beat(folders.state) if running else None  # None, too: `once`, or one that has just been started
     hangs = "" if beat is None else hanging(beat, notes, time.time())
@@ -142,7 +148,7 @@ def collect(config: Config) -> dict[str, Any]:
         },
         "engine": engine,
         "last_batch": last_batch,
-        "workers": _workers(far),
+        "workers": _workers(config, far, asks_redis=asks_redis),
         "hooks": [trouble.report() for trouble in hooks],
     }
 
@@ -163,7 +169,7 @@ def describe(report: dict[str, Any]) -> list[str]:
     else:
         lines.append("watcher   not running")
     if report["running"]:
-        lines.append(f"engine    {_engine(report['engine'])}")
+        lines.append(f"engine    {_engine(report['engine'], report['workers'])}")
     lines += [f"PROBLEM   {problem}" for problem in report["problems"]]
     lines += [f"PROBLEM   {alarm}" for alarm in [report["gpu"]["alarm"]] if alarm]
     lines += [f"PROBLEM   {trouble['told']}" for trouble in report["hooks"]]
@@ -176,7 +182,7 @@ def describe(report: dict[str, Any]) -> list[str]:
         passing = f", but for pictures in {held['passing']}/" if held["passing"] else ""
         lines.append(f"held      no engine starts before {until}{passing}: {held['why']}")
     if far := report["workers"]:
-        lines.append(f"workers   {far['listening']} at {far['redis']}")
+        lines.append(f"workers   {_listening(far)}")
         lines += [f"PROBLEM   a worker refuses: {reason}" for reason in far["refusing"]]
     for title in ("waiting", "working", "ignored", "failed"):
         lines += _section(title, report[title])
@@ -187,13 +193,23 @@ def describe(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def engine_now(by_runs: dict[str, Any], by_watcher: dict[str, Any]) -> dict[str, Any]:
-    """The ledger's runs know who holds the engine, the watcher's note since when, and whether a batch's is ready."""
+def engine_now(by_runs: dict[str, Any], by_watcher: dict[str, Any], far: QueueState | None) -> dict[str, Any]:
+    """The ledger's runs know who holds the engine, the watcher's note since when, and whether a batch's is ready.
+
+    Args:
+        by_runs: of `warm_ups.engine_now`.
+        by_watcher: of `recent.engine`.
+        far: what is known of engines on workers; None: nothing.
+    """
+    if far is not None and far.engines:
+        return {**by_runs, "state": "working", "since": None}
     starts = by_runs["state"] == "working" and by_watcher["state"] == "starting"
     return {**by_runs, "state": "starting" if starts else by_runs["state"], "since": by_watcher["since"]}
 
 
-def _engine(engine: dict[str, Any]) -> str:
+def _engine(engine: dict[str, Any], far: dict[str, Any] | None) -> str:
+    if far is not None:
+        return f"{far['engines']} on workers" if far["engines"] else "off; workers start their own"
     why = {"keep_warm": "after a batch", "schedule": "by the schedule", "command": "as `dropscale warm` asked"}
     state = engine["state"]
     if engine["until"]:
@@ -219,10 +235,23 @@ def _next_warm(config: Config) -> str | None:
     return None if start is None else datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds")
 
 
-def _workers(far: QueueState | None) -> dict[str, Any] | None:
-    if far is None:
+def _workers(config: Config, far: QueueState | None, *, asks_redis: bool) -> dict[str, Any] | None:
+    if config.executor != "rq":
         return None
-    return {"redis": far.redis, "listening": far.workers, "refusing": list(far.refusing)}
+    if asks_redis:
+        roll = call_the_roll(config.queue)
+    else:
+        roll = RollCall(far.redis, far.workers) if far is not None else RollCall("", None)
+    engines, refusing = (far.engines, list(far.refusing)) if far is not None else (0, [])
+    return {**roll._asdict(), "engines": engines, "refusing": refusing}
+
+
+def _listening(far: dict[str, Any]) -> str:
+    if far["listening"] is None:
+        return f"not known: {far['problem']}"
+    if far["listening"]:
+        return f"{far['listening']} at {far['redis']}"
+    return f"none listens at {far['redis']}: start `dropscale worker` on a machine that has the share"
 
 
 def _section(title: str, entries: list[dict[str, Any]]) -> list[str]:

@@ -24,10 +24,10 @@ from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.queue import remote_runs, shelf
 from watcher.queue.flights import Flight, Flights
-from watcher.queue.needs import share_of
+from watcher.queue.needs import share_of, shown
 from watcher.queue.newcomers import Newcomers
-from watcher.queue.note import NOTE, OWNER_NOTE, JobState, QueueState
-from watcher.queue.redis_link import RedisGone, check, connect, shown
+from watcher.queue.note import NOTE, OWNER_NOTE
+from watcher.queue.redis_link import RedisGone, check, connect
 from watcher.queue.shards import UNKNOWN_PIXELS, Entry, Run, Shard, content_key, cut, deadlines_of, digest_of, limits_of
 from watcher.rows import Picture
 from watcher.sections import Config
@@ -110,7 +110,7 @@ class QueueEngine:
     flights: Flights
     batch: int
     pictures: Sequence[Picture]
-    refusing: dict[str, str]  # by host: why its worker refused its last job
+    refusing: dict[str, str]  # by worker: why it refused its last job
     newcomers: Newcomers
     _wanted: dict[str, _Wanted] = field(default_factory=dict)  # by content key
     _suspects: set[int] = field(default_factory=set)
@@ -175,10 +175,10 @@ class QueueEngine:
         yield from self._finished_before()
         self._enqueue([wanted.entry for key, wanted in self._wanted.items() if not self.flights.carries(key)])
         while self._wanted:
-            self._note()
             if stopping() is not None:
                 raise EngineStopped(set())
             landed = self.flights.poll()
+            self._note()
             for flight in landed:
                 yield from self._land(flight)
             yield from self._answer_late_ones()
@@ -248,9 +248,9 @@ class QueueEngine:
         self._close_runs([run for run in flight.runs.values() if run.id not in told_of])
         if report is not None:
             self._enter(report.runs)
-            self.refusing.pop(report.host, None)
+            self.refusing.pop(report.worker_name, None)
             if report.refused:
-                self.refusing[report.host] = report.refused
+                self.refusing[report.worker_name] = report.refused
             for answer in report.answers:
                 yield from self._answer(flight.shard.entries, answer)
         left = [entry for entry in flight.shard.entries if self._is_open(entry.key)]
@@ -275,7 +275,7 @@ class QueueEngine:
         elif report.trouble is not None:
             trouble, entries = report.trouble, flight.shard.entries
             in_work = {entries[number].key for number in trouble.in_work if number < len(entries)}
-            message = f"{trouble.message} (on {report.host})"
+            message = f"{trouble.message} (on {report.worker_name})"
             self._suspect(in_work, message, blames=trouble.blames, stderr=trouble.stderr, is_told=trouble.is_told)
             rest = [entry for entry in left if entry.key not in in_work]
             if not in_work and flight.attempt + 1 >= self.config.engine.attempts:
@@ -386,13 +386,7 @@ class QueueEngine:
         if time.monotonic() < self._noted_at + _NOTE_SECONDS:
             return
         ids = {key: wanted.picture.id for key, wanted in self._wanted.items()}
-        jobs = [
-            JobState(tuple(ids[entry.key] for entry in flight.shard.entries if entry.key in ids), flight.where)
-            for flight in self.flights
-        ]
-        where, refusing = shown(self.config.queue.url), tuple(self.refusing.values())
-        state = QueueState(self.batch, where, len(self.flights.listeners), tuple(jobs), refusing)
-        note = state.as_note()
+        note = self.flights.state(self.batch, ids, tuple(self.refusing.values())).as_note()
         if note[NOTE] != self._noted:
             self.ledger.note(**note)
             self._noted = note[NOTE]

@@ -9,7 +9,7 @@ looked for is change, so that the workers' clocks need not agree with it.
 import contextlib
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,10 @@ from sr_engine.models import Model
 from watcher.errors import EnvironmentFault
 from watcher.files.names import display
 from watcher.journal import logger
-from watcher.queue.redis_link import SERIALIZER, RedisGone, ShardJob, check, connect, listed, listeners, queue, shown
-from watcher.queue.shards import FUNCTION, RUNS_KEY, Report, Run, Shard, read_report, read_shard, timeout_seconds
+from watcher.queue.needs import shown
+from watcher.queue.note import JobState, QueueState
+from watcher.queue.redis_link import SERIALIZER, RedisGone, ShardJob, check, connect, listed, listeners, queue
+from watcher.queue.shards import FUNCTION, RUNS_KEY, Report, Run, Shard, named, read_report, read_shard, timeout_seconds
 from watcher.sections import Queue as Settings
 
 _KEPT_SECONDS = 7 * 86_400  # reports of jobs that ended while no watcher was there: they have the bill
@@ -67,13 +69,22 @@ class Flight:
     sign_seen: float = field(default_factory=time.monotonic)
 
     @property
-    def where(self) -> str:
-        """For `status`."""
+    def engine(self) -> Run | None:
+        """The one that was started last for it, while it is in work."""
+        return next(reversed(self.runs.values()), None) if self.status == JobStatus.STARTED else None
+
+    def where(self, *, has_listeners: bool) -> str:
+        """For `status`.
+
+        Args:
+            has_listeners: whether any worker listens to the queue.
+        """
         again = ", again" if self.attempt or self.is_repeated else ""
         if self.status != JobStatus.STARTED:
-            return f"retrying: queued for a worker{again}" if again else "queued for a worker"
-        run = next(reversed(self.runs.values()), None)
-        return f"running on {run.host}{again}" if run is not None else f"taken by a worker{again}"
+            queued = "queued for a worker" if has_listeners else "queued, no worker listens"
+            return f"retrying: {queued}{again}" if again else queued
+        run = self.engine
+        return f"running on {named(run.host, run.worker)}{again}" if run is not None else f"taken by a worker{again}"
 
 
 class Flights:
@@ -107,6 +118,24 @@ class Flights:
     def carries(self, key: str) -> bool:
         """Whether a picture is on its way."""
         return any(entry.key == key for flight in self._flights.values() for entry in flight.shard.entries)
+
+    def state(self, batch: int, ids: Mapping[str, int], refusing: tuple[str, ...]) -> QueueState:
+        """What `status` tells of them.
+
+        Args:
+            batch: its id.
+            ids: of the pictures that are not done, by content key.
+            refusing: as in `QueueState`.
+        """
+        jobs = tuple(
+            JobState(
+                tuple(ids[entry.key] for entry in flight.shard.entries if entry.key in ids),
+                flight.where(has_listeners=bool(self.listeners)),
+            )
+            for flight in self
+        )
+        engines = sum(flight.engine is not None and flight.engine.ended_at is None for flight in self)
+        return QueueState(batch, shown(self._settings.url), len(self.listeners), jobs, refusing, engines)
 
     def are_at_work(self) -> bool:
         """Whether a worker is at one of them."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from urllib.parse import urlsplit
 
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.journal import warn
@@ -45,6 +46,13 @@ def check(config: Config) -> None:
     if config.engine.keep_warm_seconds or config.warm:
         text = "engine.keep_warm_seconds and warm count for nothing with executor: rq, workers start their own engines"
         warn("not_warm", text)
+
+
+def shown(url: str) -> str:
+    """An address without user, password and options."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}"
 
 
 def share_of(config: Config) -> str:

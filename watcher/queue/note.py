@@ -25,6 +25,7 @@ class QueueState(msgspec.Struct, frozen=True):
         workers: how many listen.
         jobs: those that are not done.
         refusing: why each worker that refused its last job did so.
+        engines: how many run on workers, as far as they told.
     """
 
     batch: int
@@ -32,6 +33,7 @@ class QueueState(msgspec.Struct, frozen=True):
     workers: int
     jobs: tuple[JobState, ...]
     refusing: tuple[str, ...] = ()
+    engines: int = 0
 
     def as_note(self) -> dict[str, str]:
         """For `Ledger.note`."""

@@ -28,6 +28,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.journal import tell, warn
 from watcher.queue import redis_troubles
+from watcher.queue.needs import shown
 from watcher.queue.shards import FUNCTION
 
 SERIALIZER = JSONSerializer
@@ -254,13 +255,6 @@ def listeners(connection: Redis, name: str) -> frozenset[bytes]:
         for key in keys:
             pipeline.exists(key)
         return frozenset(key for key, there in zip(keys, pipeline.execute(), strict=True) if there)
-
-
-def shown(url: str) -> str:
-    """An address without user, password and options."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{place}{parts.path}"
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from watcher.engine.process import EngineProcess
 from watcher.files.names import told
 from watcher.queue import shelf
 from watcher.queue.lifelines import dies_with_this_process
-from watcher.queue.shards import VERSION, Entry, Report, Run, Shard, Trouble, digest_of, read_shard
+from watcher.queue.shards import VERSION, Entry, Report, Run, Shard, Trouble, digest_of, named, read_shard
 from watcher.sections import Config
 
 _SIGN_OF_LIFE_SECONDS = 5.0
@@ -39,6 +39,7 @@ class Place(NamedTuple):
         models_folder: where this machine's own models are.
         models: all that it has, by name.
         host: what the ledger calls it.
+        worker: process id of the worker; 0: not known.
     """
 
     share: str
@@ -46,6 +47,12 @@ class Place(NamedTuple):
     models_folder: str
     models: Mapping[str, models.Installed]
     host: str
+    worker: int = 0
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return named(self.host, self.worker)
 
 
 class _Refused(Exception):
@@ -80,8 +87,8 @@ def upscale_shard(
     except ValueError:
         shard = None
     if shard is None or shard.v != VERSION:
-        reason = f"{place.host}: the job is of another version of dropscale: install the same one on both machines"
-        report = Report(host=place.host, refused=reason)
+        reason = f"{place.name}: the job is of another version of dropscale: install the same one on both machines"
+        report = Report(host=place.host, worker=place.worker, refused=reason)
     else:
         report = _Work(place, shard, execution, tell_run, stopping).report()
     answer: dict[str, Any] = msgspec.to_builtins(report)
@@ -111,13 +118,14 @@ class _Work:
             if sources:
                 self._upscale(sources, model)
         except _Refused as error:
-            refused, busy, absent = f"{self.place.host}: {error}", error.busy, error.absent
+            refused, busy, absent = f"{self.place.name}: {error}", error.busy, error.absent
         except _NobodyWaits:
             pass
         except OSError as error:
-            refused = f"{self.place.host}: {told(error)}"
+            refused = f"{self.place.name}: {told(error)}"
         return Report(
             host=self.place.host,
+            worker=self.place.worker,
             answers=tuple(self.answers.values()),
             runs=tuple(self.runs),
             trouble=self.trouble,
@@ -295,6 +303,7 @@ class _Work:
         return Run(
             id=run_id,
             host=self.place.host,
+            worker=self.place.worker,
             pid=engine.pid,
             model=self.shard.model,
             spawned_at=meter.spawned_at,

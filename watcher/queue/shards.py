@@ -32,6 +32,11 @@ _Amount = Annotated[float, Meta(ge=-1e12, le=1e12)]
 _Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
+def named(host: str, worker: int) -> str:
+    """A worker for a person: there may be several on one machine."""
+    return f"{host}, worker process {worker}" if worker else host
+
+
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One picture of a shard.
 
@@ -93,6 +98,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         seen_at: its last sign of life.
         ended_at: None while it runs.
         alarm: what of the device's memory was not given back, in words.
+        worker: process id of the worker; 0: not known.
         The others are those of `watcher.accounting.meter.Meter` and of `engine_runs`.
     """
 
@@ -123,6 +129,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     release_seconds: _Amount | None = None
     unreleased_bytes: _Whole | None = None
     alarm: str = ""
+    worker: int = 0
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -139,7 +146,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a shard.
 
     Attributes:
-        host: of the worker.
+        host, worker: of the worker, its process id; 0: not known.
         answers: ids are places in the manifest. The target of a `Done` is a name on the shelf. Pictures without an
             answer were not done.
         runs: of engines.
@@ -156,6 +163,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""
     busy: bool = False
     absent: bool = False
+    worker: int = 0
+
+    @property
+    def worker_name(self) -> str:
+        """Whose it is, for a person."""
+        return named(self.host, self.worker)
 
 
 def read_shard(value: Any) -> Shard:

@@ -24,7 +24,7 @@ from watcher.logs import begin_log, begin_rq_log
 from watcher.queue.lifelines import die_with
 from watcher.queue.redis_link import connect, without_patience
 from watcher.queue.shard_work import Place, upscale_shard
-from watcher.queue.shards import RUNS_KEY, Report, Run
+from watcher.queue.shards import RUNS_KEY, Report, Run, named
 from watcher.queue.worker import HorseJob, HorseOrders, fetch_job
 
 _Told = TypeVar("_Told")
@@ -78,9 +78,9 @@ def _place(orders: HorseOrders) -> Place | str:
             config.load(orders.config_path, os.environ) if orders.config_path else config.without_file(os.environ)
         )
         folder = models_folder(settings)
-        return Place(orders.share, settings, folder, models.installed(folder), platform.node())
+        return Place(orders.share, settings, folder, models.installed(folder), platform.node(), orders.parent)
     except (ConfigError, ModelError) as error:
-        return f"{platform.node()}: {error.message}"
+        return f"{named(platform.node(), orders.parent)}: {error.message}"
 
 
 def _do(told: HorseJob, orders: HorseOrders, place: Place | str, connection: Redis) -> None:
@@ -94,7 +94,7 @@ def _do(told: HorseJob, orders: HorseOrders, place: Place | str, connection: Red
 
     def work(manifest: Any) -> Any:
         if isinstance(place, str):
-            return msgspec.to_builtins(Report(host=platform.node(), refused=place))
+            return msgspec.to_builtins(Report(host=platform.node(), worker=orders.parent, refused=place))
         grace.seconds = place.config.engine.grace_seconds
         return upscale_shard(place, told.execution, keep, grace.until, manifest)
 

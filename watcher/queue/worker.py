@@ -25,7 +25,8 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from watcher.files.names import display
 from watcher.journal import logger, tell, warn
-from watcher.queue.redis_link import SERIALIZER, ShardJob, listed, queue, shown, without_patience
+from watcher.queue.needs import shown
+from watcher.queue.redis_link import SERIALIZER, ShardJob, listed, queue, without_patience
 
 WORKER_TTL_SECONDS = 30
 MAINTENANCE_SECONDS = 30
