@@ -89,6 +89,18 @@ def without_file(environ: Mapping[str, str]) -> Config:
     return _convert({}, DEFAULT_NAME, environ)
 
 
+def leaves_model_to_machine(path: str, environ: Mapping[str, str]) -> bool:
+    """Whether it says `engine.model: auto`, or nothing of it, so that `load` chose one by what this machine has.
+
+    Raises:
+        ConfigError: the file is missing, or is no YAML.
+    """
+    tree = _read_yaml(path)
+    _override(tree, environ)
+    engine = tree.get("engine")
+    return not isinstance(engine, dict) or engine.get("model", models.AUTO) == models.AUTO
+
+
 def _convert(tree: dict[str, Any], path: str, environ: Mapping[str, str]) -> Config:
     variables = _override(tree, environ)
     problems: list[tuple[str, str]] = []

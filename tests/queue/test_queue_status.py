@@ -15,6 +15,8 @@ from machines import QueueSite, RedisServer
 from test_both_executors import settle
 from test_queue_faults import begin, working_horse
 
+from sr_engine.models import default_name
+
 # A finder that does not see two packages, as if they were not installed.
 WITHOUT_RQ = """
 import importlib.machinery, sys
@@ -230,3 +232,21 @@ def test_an_engine_that_has_ended_is_entered_once_while_its_job_goes_on(queue_si
             time.sleep(0.02)
     assert queue_site.engines(), "the second one is at work still"
     assert len(versions) < 10, "one write or two a second"
+
+
+def test_a_model_that_the_watcher_s_machine_chose_is_told_at_the_start_and_by_doctor(queue_site: QueueSite) -> None:
+    """It may have a GPU, or none, where the workers are the other way round."""
+    assert "note  model" not in queue_site.run("doctor").stdout
+    running = queue_site.start()
+    assert "engine.model is auto" not in running.log()
+    assert running.stop() == 0
+    queue_site.environment["DROPSCALE_ENGINE__MODEL"] = "auto"
+    name = default_name("auto", "auto")
+    advice = f"engine.model is auto: {name} was chosen by this machine, not by the workers; set engine.model: {name}"
+    running = queue_site.start()
+    assert advice in running.log()
+    assert running.stop() == 0
+    doctor = queue_site.run("doctor").stdout
+    assert any(line.startswith("note  model ") and advice in line for line in doctor.splitlines())
+    queue_site.environment["DROPSCALE_EXECUTOR"] = "local"
+    assert "engine.model is auto" not in queue_site.run("doctor").stdout + queue_site.once().stderr

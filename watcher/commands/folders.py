@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from watcher import config, failed, instance
-from watcher.commands.options import complain, config_option, load
+from watcher.commands.options import complain, config_option, leaves_model_to_machine, load
 from watcher.engine.model import models_folder
 from watcher.errors import EXIT_DONE, EXIT_SOME_FAILED, EnvironmentFault, UsageError
 from watcher.files.mounted import note_mounts
@@ -106,7 +106,8 @@ def doctor(config_path: str | None, as_json: bool) -> int:
     settings = load(config_path)
     checks: list[Check] = []
     marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}
-    for check in examine(settings, models_folder(settings)):
+    chose_model = leaves_model_to_machine(config_path)
+    for check in examine(settings, models_folder(settings), chose_model=chose_model):
         checks.append(check)
         if not as_json:
             click.echo(f"{marks[check.verdict]}  {check.name:<16} {check.text}")

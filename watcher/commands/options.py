@@ -47,6 +47,11 @@ def load(config_path: str | None) -> "Config":
     return config.load(path_of(config_path), os.environ)
 
 
+def leaves_model_to_machine(config_path: str | None) -> bool:
+    """Whether that config does, see there."""
+    return config.leaves_model_to_machine(path_of(config_path), os.environ)
+
+
 def path_if_any(config_path: str | None) -> str:
     """Where the config lies; empty where none is named and none lies here."""
     named = config_path or os.environ.get(config.ENV_CONFIG) or os.path.exists(config.DEFAULT_NAME)

@@ -37,7 +37,7 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
     path, settings = path_of(config_path), load(config_path)
     page.check(settings.web)
     signals = Signals()
-    with _sole_watcher(settings) as (ledger, model, claim):
+    with _sole_watcher(path, settings) as (ledger, model, claim):
 
         def renew() -> bool:
             nonlocal settings, model
@@ -73,8 +73,11 @@ def run(config_path: str | None, log_format: str, verbose: bool) -> int:
 def once(config_path: str | None, log_format: str, verbose: bool) -> int:
     """Look once, process the files that are whole, exit; for cron."""
     progress = begin_log(log_format, verbose=verbose)
-    settings = load(config_path)
-    with _sole_watcher(settings) as (ledger, model, _), contextlib.closing(outside.Attendance(ledger)) as attendance:
+    path, settings = path_of(config_path), load(config_path)
+    with (
+        _sole_watcher(path, settings) as (ledger, model, _),
+        contextlib.closing(outside.Attendance(ledger)) as attendance,
+    ):
         signals, keeper = Signals(), EngineKeeper(ledger)
         service = _service(settings, model, ledger, keeper, progress)
         signals.attach(service)
@@ -86,10 +89,10 @@ def once(config_path: str | None, log_format: str, verbose: bool) -> int:
 
 
 @contextlib.contextmanager
-def _sole_watcher(settings: Config) -> Iterator[tuple[Ledger, Model, instance.InboxClaim]]:
+def _sole_watcher(path: str, settings: Config) -> Iterator[tuple[Ledger, Model, instance.InboxClaim]]:
     """The one watcher of these folders: ledger, model and claim, once all that it needs was seen to be there."""
     config.check_folders(settings.folders)
-    queue_needs.check(settings)
+    queue_needs.check(settings, chose_model=config.leaves_model_to_machine(path, os.environ))
     model = find_model(settings)
     outside.check(settings)
     lock, claim = instance.InstanceLock(settings.folders.state), instance.InboxClaim()
@@ -130,7 +133,7 @@ def _reloaded(path: str, old: Config, ledger: Ledger, claim: instance.InboxClaim
     try:
         new = config.load(path, os.environ)
         config.check_folders(new.folders)
-        queue_needs.check(new)
+        queue_needs.check(new, chose_model=config.leaves_model_to_machine(path, os.environ))
         find_model(new)
         page.check(new.web)
         if new.folders.state != old.folders.state:

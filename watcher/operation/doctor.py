@@ -54,8 +54,14 @@ class Check(NamedTuple):
     milliseconds: dict[str, float] | None = None
 
 
-def examine(config: Config, models_folder: str) -> Iterator[Check]:
-    """Look at everything that a watcher needs; the slow ones come last."""
+def examine(config: Config, models_folder: str, *, chose_model: bool) -> Iterator[Check]:
+    """Look at everything that a watcher needs; the slow ones come last.
+
+    Args:
+        config: of the watcher.
+        models_folder: with the user's own models.
+        chose_model: whether the config leaves the model to this machine.
+    """
     yield Check("dropscale", "ok", f"{__version__} on Python {platform.python_version()}, {platform.platform()}")
     yield _packages()
     for name in _RUNTIMES:
@@ -68,7 +74,7 @@ def examine(config: Config, models_folder: str) -> Iterator[Check]:
     yield from _watching(config)
     yield from _inotify()
     yield _state(config)
-    yield _model(config, models_folder)
+    yield _model(config, models_folder, chose_model=chose_model)
     yield from _queue(config)
     yield from _hooks(config)
     yield from _metrics(config)
@@ -217,12 +223,14 @@ def _state(config: Config) -> Check:
     return Check("state", "ok", f"{display(folder)}, no watcher is running")
 
 
-def _model(config: Config, models_folder: str) -> Check:
+def _model(config: Config, models_folder: str, *, chose_model: bool) -> Check:
     try:
         found = models.find(config.engine.model, models_folder)
         models.verify(found)
     except ModelError as error:
         return Check("model", "bad", error.message)
+    if chose_model and config.executor == "rq":
+        return Check("model", "note", queue_needs.chosen_model(found.name))
     return Check("model", "ok", f"{found.name}: x{found.model.scale}, {found.model.licence}, sha256 as in the manifest")
 
 

@@ -20,8 +20,12 @@ def require_packages() -> None:
             raise EnvironmentFault(f"the package {name} is not installed", "install it: `pip install rq`")
 
 
-def check(config: Config) -> None:
+def check(config: Config, *, chose_model: bool = False) -> None:
     """See that a watcher with this config can use the queue, if it is to.
+
+    Args:
+        config: of the watcher.
+        chose_model: whether it leaves the model to this machine.
 
     Raises:
         EnvironmentFault: RQ is not installed.
@@ -43,6 +47,8 @@ def check(config: Config) -> None:
             "inbox and outbox have no folder in common that workers could mount",
             "put them on one share and name it with queue.share",
         )
+    if chose_model:
+        warn("auto_model", "{advice}", advice=chosen_model(config.engine.model))
     if config.engine.keep_warm_seconds or config.warm:
         text = "engine.keep_warm_seconds and warm count for nothing with executor: rq, workers start their own engines"
         warn("not_warm", text)
@@ -53,6 +59,12 @@ def shown(url: str) -> str:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{place}{parts.path}"
+
+
+def chosen_model(name: str) -> str:
+    """That it was chosen, and what to do."""
+    chosen = f"{name} was chosen by this machine, not by the workers"
+    return f"engine.model is auto: {chosen}; set engine.model: {name}, or another"
 
 
 def share_of(config: Config) -> str:

@@ -4,7 +4,6 @@ RQ's defaults need 10 to 15 minutes to notice a lost worker; the figures here, h
 each difference to RQ's own worker is for.
 """
 
-import contextlib
 import os
 import signal
 import sys
