@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -305,6 +306,28 @@ def test_the_command_line_loads_no_rq() -> None:
     code = "import watcher.cli, watcher.commands.watch, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not {"rq", "redis"} & {name.split(".")[0] for name in done.stdout.split()}
+
+
+def assert_warned(site: Site, text: str, **environment: str) -> None:
+    """That a worker which is told no --url says so."""
+    (site.root / "file").write_text("the share is not empty")
+    running = site.start("worker", "--share", str(site.root), ready=False, **environment)
+    wait_until(lambda: "trying again" in running.log() or running.process.poll() is not None, "a warning")
+    assert f"{text}; trying again" in running.log()
+
+
+def test_a_worker_without_redis_tells_where_the_address_is_from(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/none.sock"
+    site = make_site(queue={"url": url})
+    assert_warned(site, f"; the address is queue.url of {site.config_path}")
+    assert_warned(site, "; the address is that of DROPSCALE_QUEUE__URL", DROPSCALE_QUEUE__URL=url)
+
+
+def test_a_worker_that_knows_no_address_is_told_how_to_name_one(site: Site) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 6379)) == 0:
+            pytest.skip("a Redis listens at the default address")
+    assert_warned(site, "; that is the default address: name the watcher's with --url or DROPSCALE_QUEUE__URL")
 
 
 # Ends

@@ -8,10 +8,13 @@ import click
 
 from watcher.commands.options import config_option, load_if_any, log_options, path_if_any
 from watcher.errors import EXIT_DONE, EnvironmentFault, UsageError
+from watcher.files.names import display
 from watcher.journal import tell, warn
 from watcher.logs import begin_log, begin_rq_log
 from watcher.queue.needs import require_packages
+from watcher.sections import Config, Queue
 
+URL_VARIABLE = "DROPSCALE_QUEUE__URL"
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
@@ -43,8 +46,9 @@ def worker(
     if problem := share_problem(share):
         raise EnvironmentFault(problem, "mount it, or name another --share DIR")
     begin_rq_log()
+    origin = "" if url else _origin(config, path)
     url = url or config.queue.url
-    _await_redis(url, for_ever=not burst)
+    _await_redis(url, origin, for_ever=not burst)
     from watcher.queue.redis_link import connect  # noqa: PLC0415 - needs RQ
 
     orders = HorseOrders(
@@ -63,7 +67,16 @@ def worker(
     return EXIT_DONE
 
 
-def _await_redis(url: str, *, for_ever: bool) -> None:
+def _origin(config: Config, path: str) -> str:
+    """Where the address is from that no --url names, and how to name another one."""
+    if URL_VARIABLE in os.environ:
+        return f"; the address is that of {URL_VARIABLE}"
+    if config.queue.url != Queue().url:
+        return f"; the address is queue.url of {display(path)}"
+    return f"; that is the default address: name the watcher's with --url or {URL_VARIABLE}"
+
+
+def _await_redis(url: str, origin: str, *, for_ever: bool) -> None:
     from watcher.queue.redis_link import RedisGone, check, connect  # noqa: PLC0415 - needs RQ
 
     pause = 1.0
@@ -74,7 +87,7 @@ def _await_redis(url: str, *, for_ever: bool) -> None:
                 return
             except RedisGone as error:
                 if not for_ever:
-                    raise EnvironmentFault(str(error), "start it, or correct queue.url or --url") from error
-                warn("no_redis", "{problem}; trying again", problem=str(error))
+                    raise EnvironmentFault(f"{error}{origin}", "start it, or correct queue.url or --url") from error
+                warn("no_redis", "{problem}{origin}; trying again", problem=str(error), origin=origin)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
