@@ -162,6 +162,21 @@ def test_the_wall_around_system_calls_leaves_room_for_all_that_are_made(site: Si
     assert sorted(made - allowed) == []
 
 
+def test_the_worker_s_environment_names_keys_that_there_are(tmp_path: Path) -> None:
+    """It starts where no config.yaml lies: all its settings are in that file, or in a config that is named there."""
+    text = text_of("dropscale-worker.service")
+    (path,) = re.findall(r"^EnvironmentFile=-(\S+)$", text, re.M)
+    assert f"in {path}," in text and f"`{path}`" in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^(?:#   |Environment=)(DROPSCALE_\w+)=(\S+)$", text, re.M))
+    own = tmp_path / "worker.yaml"
+    own.write_text("engine: {threads: 3}\n")
+    assert named.pop("DROPSCALE_CONFIG").startswith("/etc/")
+    told = config.load(str(own), named)
+    assert (told.engine.threads, told.engine.device) == (3, "cpu")
+    assert told.queue.url == named["DROPSCALE_QUEUE__URL"]
+    assert "WorkingDirectory" not in text and "--config" not in text
+
+
 # cron
 
 
