@@ -54,7 +54,6 @@ LAYERS = (
         "operation.heic",
         "operation.page",
         "queue.shards",
-        "queue.needs",
     },
     {
         "ledger",
@@ -75,6 +74,7 @@ LAYERS = (
         "accounting.warm_ups",
         "accounting.engine_runs",
         "engine.wishes",
+        "queue.needs",
         "queue.remote_runs",
         "claims",
     },

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import rq
+import yaml
 from harness import ROOT, Site, complaint, dropscale, wait_until
 from machines import QueueSite, RedisServer, children, command_line
 from redis import SSLConnection
@@ -20,6 +21,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from test_both_executors import settle
 from test_queue_faults import begin
+from test_queue_neighbours import change
 
 from sr_engine import models, protocol
 from watcher.config import without_file
@@ -258,6 +260,63 @@ def test_a_wrong_address_is_told_without_showing_it(queue_site: QueueSite, url: 
     assert done.returncode == 2, done.stderr
     assert "queue.url" in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://redis..lan:6379/0",
+        "{socket}?decode_responses=true",
+        "{socket}?encoding=hunter2",
+        "{socket}?retry=hunter2",
+        "{socket}?hunter2=1",
+        "redis://{address}/0?socket_keepalive_options=hunter2",
+        "rediss://{address}/0?ssl_ciphers=hunter2",
+    ],
+)
+def test_an_address_that_redis_py_stumbles_over_is_told_of(queue_site: QueueSite, url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = url.format(socket=queue_site.server.url, address=f"127.0.0.1:{listener.getsockname()[1]}")
+        # redis-py leaves a socket that it cannot set up to the collector
+        queue_site.environment |= {"DROPSCALE_QUEUE__URL": url, "PYTHONWARNINGS": "error,ignore::ResourceWarning"}
+        queue_site.drop("a.png", b"a picture")
+        for done in (queue_site.run("worker", "--share", str(queue_site.root), "--burst"), queue_site.once()):
+            assert done.returncode in (2, 3), done.stderr
+            assert "queue.url" in done.stderr or "Redis" in done.stderr
+            assert "hunter2" not in done.stdout + done.stderr
+        watcher = queue_site.start(ready=False)  # the end of the site looks for tracebacks in the log
+        wait_until(lambda: watcher.process.poll() is not None or queue_site.troubles(), "the reason")
+
+
+def test_a_wrong_address_at_a_reload_leaves_the_config_as_it_was(queue_site: QueueSite) -> None:
+    address = {"url": queue_site.environment.pop("DROPSCALE_QUEUE__URL")}
+    tree = yaml.safe_load(queue_site.config_path.read_text())
+    tree["queue"] |= address
+    queue_site.config_path.write_text(yaml.safe_dump(tree))
+    promise, watcher = begin(queue_site, 1, 0.1)
+    change(queue_site, watcher, queue={**tree["queue"], "url": "redis://host:hunter2/0"})
+    wait_until(lambda: "the config stays as it was" in watcher.log() or watcher.process.poll() is not None, "an answer")
+    assert watcher.process.poll() is None, watcher.log()
+    assert "hunter2" not in watcher.log()
+    queue_site.worker("--url", address["url"])
+    settle(promise)
+
+
+def test_a_worker_with_too_few_rights_says_what_to_do(queue_site: QueueSite, server: RedisServer) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "few", "on", f">{PASSWORD}", "~*", "&*", "+@all", "-sadd")
+    url = server.url.replace("unix://", f"unix://few:{PASSWORD}@")
+    done = queue_site.run("worker", "--share", str(queue_site.root), "--url", url)
+    assert done.returncode == 3, done.stderr
+    assert "does not let this user do its work" in done.stderr and PASSWORD not in done.stderr
+
+
+def test_a_share_whose_name_is_no_text_is_worked_on(queue_site: QueueSite, tmp_path: Path) -> None:
+    share = tmp_path / "sh\udcffre"
+    share.symlink_to(queue_site.root)
+    queue_site.worker(share=share)
+    promise, _ = begin(queue_site, 1, 0.1)
+    settle(promise)
 
 
 @pytest.mark.parametrize(

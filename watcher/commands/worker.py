@@ -16,6 +16,7 @@ from watcher.sections import Config, Queue
 
 URL_VARIABLE = "DROPSCALE_QUEUE__URL"
 _LONGEST_PAUSE_SECONDS = 30.0
+_REMEDY = "start it, or correct queue.url or --url"
 
 
 @click.command()
@@ -49,7 +50,7 @@ def worker(
     origin = "" if url else _origin(config, path)
     url = url or config.queue.url
     _await_redis(url, origin, for_ever=not burst)
-    from watcher.queue.redis_link import connect  # noqa: PLC0415 - needs RQ
+    from watcher.queue.redis_link import RedisGone, connect, faults_told  # noqa: PLC0415 - needs RQ
 
     orders = HorseOrders(
         parent=os.getpid(),
@@ -61,8 +62,11 @@ def worker(
         log_format=log_format,
         verbose=verbose,
     )
-    with connect(url, for_ever=True) as connection:
-        make_worker(connection, orders).work(burst=burst, max_idle_time=max_idle_time)
+    try:
+        with connect(url, for_ever=True) as connection, faults_told(url):
+            make_worker(connection, orders).work(burst=burst, max_idle_time=max_idle_time)
+    except RedisGone as error:
+        raise EnvironmentFault(str(error), _REMEDY) from error
     tell("goodbye", "stopped")
     return EXIT_DONE
 
@@ -87,7 +91,7 @@ def _await_redis(url: str, origin: str, *, for_ever: bool) -> None:
                 return
             except RedisGone as error:
                 if not for_ever:
-                    raise EnvironmentFault(f"{error}{origin}", "start it, or correct queue.url or --url") from error
+                    raise EnvironmentFault(f"{error}{origin}", _REMEDY) from error
                 warn("no_redis", "{problem}{origin}; trying again", problem=str(error), origin=origin)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

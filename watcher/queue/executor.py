@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import msgspec
-from redis.exceptions import RedisError
 
 from sr_engine import protocol
 from sr_engine.models import Model
@@ -24,10 +23,10 @@ from watcher.journal import tell, warn
 from watcher.ledger import Ledger
 from watcher.queue import remote_runs, shelf
 from watcher.queue.flights import Flight, Flights
-from watcher.queue.needs import share_of, shown
+from watcher.queue.needs import share_of
 from watcher.queue.newcomers import Newcomers
 from watcher.queue.note import NOTE, OWNER_NOTE
-from watcher.queue.redis_link import RedisGone, check, connect
+from watcher.queue.redis_link import RedisGone, check, connect, faults_told
 from watcher.queue.shards import UNKNOWN_PIXELS, Entry, Run, Shard, content_key, cut, deadlines_of, digest_of, limits_of
 from watcher.rows import Picture
 from watcher.sections import Config
@@ -149,14 +148,12 @@ class QueueEngine:
         url = self.config.queue.url
         try:
             check(self.flights.connection, url)
+            with faults_told(url):
+                yield from self._upscale(requests, stopping)
         except RedisGone as error:
             raise EngineGaveUp(str(error), retryable=False) from error
         except (EnvironmentFault, ConfigError) as error:
             raise EngineGaveUp(f"{error.message}: {error.remedy}", retryable=False) from error
-        try:
-            yield from self._upscale(requests, stopping)
-        except RedisError as error:
-            raise EngineGaveUp(f"Redis at {shown(url)} does not answer ({error})", retryable=False) from error
 
     def close(self) -> None:
         """The batch needs it no more."""

@@ -29,11 +29,14 @@ def check(config: Config, *, chose_model: bool = False) -> None:
 
     Raises:
         EnvironmentFault: RQ is not installed.
-        ConfigError: inbox and outbox do not lie on the share.
+        ConfigError: inbox and outbox do not lie on the share, or queue.url is no address.
     """
     if config.executor != "rq":
         return
     require_packages()
+    from watcher.queue.redis_link import connect  # noqa: PLC0415 - needs RQ
+
+    connect(config.queue.url).close()
     share = share_of(config)
     for key in ("inbox", "outbox"):
         folder = getattr(config.folders, key)

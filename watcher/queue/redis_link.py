@@ -45,6 +45,10 @@ _MOST_BYTES = 64 << 20  # of a job, unpacked: of ours each picture has a few hun
 _OLDEST = (6, 2, 0)  # BLMOVE: with an older one a job is lost whose worker dies as it takes it
 
 
+_BAD_OPTION = (TypeError, AttributeError, LookupError)  # what redis-py says of one
+_SEE = "see redis.Redis.from_url"
+
+
 class RedisGone(Exception):
     """Redis does not answer, or not as it should; the text is for a person."""
 
@@ -173,7 +177,8 @@ def connect(url: str, *, for_ever: bool = False, most_seconds: float | None = No
         most_seconds: try once, and wait no longer for a connection, nor for an answer; None: patiently.
 
     Raises:
-        ConfigError: it is no such address. The message does not show it, as it may hold a password.
+        ConfigError: it is no such address, or has an option that redis-py cannot use. The message does not show it, for
+            it may hold a password.
     """
     retry = Patience(ExponentialBackoff(cap=1.0, base=_FIRST_PAUSE_SECONDS), _TRIES)
     try:
@@ -190,18 +195,38 @@ def connect(url: str, *, for_ever: bool = False, most_seconds: float | None = No
             options |= {"socket_connect_timeout": most_seconds or _CONNECT_SECONDS, "socket_keepalive": True}
         if scheme == "rediss":
             options["connection_class"] = _TlsConnection
-        return Redis.from_url(url, retry=retry, **options)
-    except (ValueError, TypeError):
+        connection = Redis.from_url(url, retry=retry, **options)
+        _try_out(connection)
+        return connection
+    except _BAD_OPTION:
+        raise ConfigError("queue.url has an option that cannot be used", _SEE) from None
+    except ValueError:
         raise ConfigError(
             "queue.url is not the address of a Redis server",
             "expected redis://HOST:6379/0, rediss://USER:PASSWORD@HOST:6379/0 or unix:///run/redis.sock",
         ) from None
 
 
+def _try_out(connection: Redis) -> None:
+    """See, without connecting, what the address asks for: redis-py finds out about it when it connects.
+
+    Raises:
+        TypeError, AttributeError, LookupError: an option is none, or cannot have this value.
+        ValueError: the host is none.
+    """
+    pool = connection.connection_pool
+    link = pool.connection_class(**pool.connection_kwargs)
+    if link.encoder.decode_responses:
+        raise TypeError("all that is read here is bytes")
+    link.encoder.encode("")
+    str(getattr(link, "host", "")).encode("idna")
+
+
 def check(connection: Redis, url: str) -> None:
     """See that it answers, and is new enough.
 
     Raises:
+        ConfigError: the address has an option that redis-py cannot use.
         RedisGone: it does not answer.
         EnvironmentFault: it is too old, takes another password, or shows a wrong certificate: to wait does not help.
     """
@@ -210,8 +235,8 @@ def check(connection: Redis, url: str) -> None:
             _shake_hands(connection)
         connection.info("server")  # RQ takes a refusal of this for an old version
         version = get_version(connection)
-    except TypeError:  # what follows a question mark becomes an argument
-        raise ConfigError("queue.url has an option that is none of redis-py", "see redis.Redis.from_url") from None
+    except _BAD_OPTION:  # what follows a question mark becomes an argument
+        raise ConfigError("queue.url has an option that cannot be used", _SEE) from None
     except (RedisError, OSError) as error:
         if (fault := redis_troubles.fault(error, url, shown(url))) is not None:
             raise fault from None
@@ -268,3 +293,19 @@ def without_patience(connection: Redis) -> Iterator[None]:
     finally:
         if before is not None:
             connection.set_retry(before)
+
+
+@contextlib.contextmanager
+def faults_told(url: str) -> Iterator[None]:
+    """What Redis refuses is told as `check` does.
+
+    Raises:
+        RedisGone: it does not answer, or not as it should.
+        EnvironmentFault: it refuses what no waiting heals.
+    """
+    try:
+        yield
+    except RedisError as error:
+        if (fault := redis_troubles.fault(error, url, shown(url))) is not None:
+            raise fault from None
+        raise RedisGone(f"Redis at {shown(url)} does not answer ({error})") from error

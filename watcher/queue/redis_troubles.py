@@ -32,7 +32,7 @@ def fault(error: Exception, url: str, place: str) -> EnvironmentFault | None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _of_certificate(cause, place)
         if isinstance(cause, FileNotFoundError | PermissionError | IsADirectoryError) or (
-            isinstance(cause, ssl.SSLError) and cause.library in ("X509", "PEM")
+            isinstance(cause, ssl.SSLError) and getattr(cause, "library", "") in ("X509", "PEM")
         ):
             why = getattr(cause, "reason", None) or cause.strerror
             text = f"a file for TLS that the address of Redis at {place} names cannot be read ({why})"

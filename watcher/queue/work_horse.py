@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from redis import Redis
@@ -27,7 +27,6 @@ from watcher.queue.shard_work import Place, upscale_shard
 from watcher.queue.shards import RUNS_KEY, Report, Run, named
 from watcher.queue.worker import HorseJob, HorseOrders, fetch_job
 
-_Told = TypeVar("_Told")
 _RUNS_SECONDS = 7 * 86_400
 
 
@@ -52,8 +51,9 @@ class _Grace:
 def main() -> None:
     """Wait for a job and do it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if (orders := _told(HorseOrders)) is None:
+    if not (line := _line()):
         return
+    orders = HorseOrders.of_line(line)
     die_with(orders.parent)
     begin_log(orders.log_format, verbose=orders.verbose)
     begin_rq_log()
@@ -61,14 +61,14 @@ def main() -> None:
         with without_patience(connection):
             connection.ping()  # so that the connection is there when the job is
         place = _place(orders)
-        if told := _told(HorseJob):
-            _do(told, orders, place, connection)
+        if line := _line():
+            _do(msgspec.json.decode(line, type=HorseJob), orders, place, connection)
 
 
-def _told(kind: type[_Told]) -> _Told | None:
-    """What the worker says next; None when it ended, perhaps in the middle of a line."""
+def _line() -> str:
+    """What the worker says next; empty when it ended, perhaps in the middle of it."""
     line = sys.stdin.readline()
-    return msgspec.json.decode(line, type=kind) if line.endswith("\n") else None
+    return line if line.endswith("\n") else ""
 
 
 def _place(orders: HorseOrders) -> Place | str:

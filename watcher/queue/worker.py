@@ -22,6 +22,7 @@ from rq.job import Job
 from rq.worker import WorkerStatus
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from sr_engine import protocol
 from watcher.files.names import display
 from watcher.journal import logger, tell, warn
 from watcher.queue.needs import shown
@@ -56,6 +57,18 @@ class HorseOrders(msgspec.Struct, frozen=True):
     config_path: str
     log_format: str
     verbose: bool
+
+    def as_line(self) -> bytes:
+        """For the stdin of a work horse, with encoded paths."""
+        share, config_path = protocol.encode_path(self.share), protocol.encode_path(self.config_path)
+        return msgspec.json.encode(msgspec.structs.replace(self, share=share, config_path=config_path)) + b"\n"
+
+    @classmethod
+    def of_line(cls, line: str) -> "HorseOrders":
+        """Undo `as_line`."""
+        told = msgspec.json.decode(line, type=cls)
+        share, config_path = protocol.decode_path(told.share), protocol.decode_path(told.config_path)
+        return msgspec.structs.replace(told, share=share, config_path=config_path)
 
 
 class HorseJob(msgspec.Struct, frozen=True):
@@ -260,7 +273,7 @@ class ShardWorker(SpawnWorker):
             raise
         finally:
             os.close(reading)
-        _write(writing, msgspec.json.encode(self.orders) + b"\n")
+        _write(writing, self.orders.as_line())
         return _Horse(pid, writing)
 
     def _await_share(self) -> None:
