@@ -263,6 +263,25 @@ def test_what_escapes_with_the_output_open_costs_the_watcher_nothing(tmp_path: P
         os.kill(pid, signal.SIGKILL)
 
 
+def test_what_escapes_without_reading_what_it_is_told_costs_the_watcher_nothing() -> None:
+    """An event with the last words of an engine may be longer than what a pipe takes at once."""
+
+    def held() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    before = held()
+    leave = "import subprocess, sys; subprocess.Popen(['sleep', '20'], stdout=2, start_new_session=True)"
+    for _ in range(3):
+        run_command([sys.executable, "-c", leave], b"x" * 300_000, lambda: time.monotonic() + 30)
+    wait_until(lambda: held() == before, "threads and pipes to be given back", 10)
+
+
+def test_a_long_event_arrives_whole(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    run_command(["sh", "-c", f"sleep 0.5; cat > {told}"], b"x" * 300_000, lambda: time.monotonic() + 30)
+    assert told.read_bytes() == b"x" * 300_000
+
+
 def test_what_a_command_writes_disturbs_no_terminal(hooked: Callable[..., Site]) -> None:
     words = ["sh", "-c", r"printf 'red \033[31m\377\n'; exit 3"]
     running = hooked({"events": ["started"], "command": words, "attempts": 1}).start()

@@ -58,13 +58,14 @@ def run_command(words: Sequence[str], payload: bytes, deadline: Callable[[], flo
     assert process.stdin is not None and process.stdout is not None
     output, over = bytearray(), threading.Event()
     threads = [
-        threading.Thread(target=_feed, args=(process.stdin, payload), daemon=True),
+        threading.Thread(target=_feed, args=(process.stdin, payload, over), daemon=True),
         threading.Thread(target=_keep_tail, args=(process.stdout, output, over), daemon=True),
     ]
     try:
         for thread in threads:
             thread.start()
     except RuntimeError as error:  # the system allows no more threads
+        over.set()
         _kill_group(process)
         process.wait()
         raise CallFailed(f"cannot be attended to: {error}") from error
@@ -162,11 +163,17 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
             process.kill()
 
 
-def _feed(stdin: IO[bytes], payload: bytes) -> None:
-    with contextlib.suppress(OSError):  # it does not want to know
-        stdin.write(payload)
-    with contextlib.suppress(OSError):
-        stdin.close()
+def _feed(stdin: IO[bytes], payload: bytes, over: threading.Event) -> None:
+    with contextlib.suppress(OSError), stdin, selectors.DefaultSelector() as selector:  # it may not want to know
+        if os.name == "nt":  # where pipes cannot be waited for
+            stdin.write(payload)
+            return
+        os.set_blocking(stdin.fileno(), False)
+        selector.register(stdin, selectors.EVENT_WRITE)
+        left = memoryview(payload)
+        while left and not over.is_set():
+            if selector.select(_LOOK_SECONDS):
+                left = left[os.write(stdin.fileno(), left) :]
 
 
 def _keep_tail(stdout: IO[bytes], output: bytearray, over: threading.Event) -> None:
