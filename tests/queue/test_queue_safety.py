@@ -25,7 +25,7 @@ from test_queue_neighbours import change
 
 from sr_engine import models, protocol
 from watcher.config import without_file
-from watcher.queue import needs, redis_link
+from watcher.queue import address, redis_link
 from watcher.queue.shard_work import Place, upscale_shard
 from watcher.queue.shards import Deadlines, Entry, Report, Shard, content_key, digest_of
 from watcher.queue.worker import HorseJob, HorseOrders, fetch_job
@@ -328,7 +328,7 @@ def test_a_share_whose_name_is_no_text_is_worked_on(queue_site: QueueSite, tmp_p
     ],
 )
 def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert needs.shown(url) == shown
+    assert address.shown(url) == shown
 
 
 def test_tls_is_by_the_address() -> None:

@@ -26,7 +26,7 @@ from sr_engine.models import Model
 from watcher.errors import EnvironmentFault
 from watcher.files.names import display
 from watcher.journal import logger
-from watcher.queue.needs import shown
+from watcher.queue.address import shown
 from watcher.queue.note import JobState, QueueState
 from watcher.queue.redis_link import SERIALIZER, RedisGone, ShardJob, check, connect, listed, listeners, queue
 from watcher.queue.shards import FUNCTION, RUNS_KEY, Report, Run, Shard, named, read_report, read_shard, timeout_seconds

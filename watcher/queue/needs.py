@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from urllib.parse import urlsplit
 
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.journal import warn
@@ -55,13 +54,6 @@ def check(config: Config, *, chose_model: bool = False) -> None:
     if config.engine.keep_warm_seconds or config.warm:
         text = "engine.keep_warm_seconds and warm count for nothing with executor: rq, workers start their own engines"
         warn("not_warm", text)
-
-
-def shown(url: str) -> str:
-    """An address without user, password and options."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{place}{parts.path}"
 
 
 def chosen_model(name: str) -> str:

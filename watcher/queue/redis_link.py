@@ -28,7 +28,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from watcher.errors import ConfigError, EnvironmentFault
 from watcher.journal import tell, warn
 from watcher.queue import redis_troubles
-from watcher.queue.needs import shown
+from watcher.queue.address import shown
 from watcher.queue.shards import FUNCTION
 
 SERIALIZER = JSONSerializer

@@ -5,7 +5,8 @@ import threading
 from typing import NamedTuple
 
 from watcher.errors import DropscaleError
-from watcher.queue.needs import require_packages, shown
+from watcher.queue.address import shown
+from watcher.queue.needs import require_packages
 from watcher.sections import Queue
 
 ANSWER_SECONDS = 2.0

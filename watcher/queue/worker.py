@@ -25,7 +25,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from sr_engine import protocol
 from watcher.files.names import display
 from watcher.journal import logger, tell, warn
-from watcher.queue.needs import shown
+from watcher.queue.address import shown
 from watcher.queue.redis_link import SERIALIZER, ShardJob, listed, queue, without_patience
 
 WORKER_TTL_SECONDS = 30
