@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from harness import Running, wait_until
+from harness import HASTY_STUB, Running, wait_until
 from machines import QueueSite, RedisServer, children
 from promise import Promise
 from test_both_executors import settle
@@ -257,6 +257,22 @@ def test_a_second_signal_abandons_it(queue_site: QueueSite) -> None:
     wait_until(lambda: "may finish" in worker.log(), "the first signal to be heard")
     assert worker.stop() == 0
     wait_until(lambda: is_gone(horse), "the work horse to go")
+
+
+def test_a_stop_while_the_engine_is_tested_calls_it_no_ill_one(make_queue_site: MakeSite) -> None:
+    """After a crash over a picture the worker tries one that is sound; stopped meanwhile, it knows nothing."""
+    site = make_queue_site(engine={**HASTY_STUB["engine"], "grace_seconds": 0.3})
+    worker = site.worker(STUB="LATE 3")
+    promise = Promise(site)
+    promise.drop("bad.png", b"CRASH")
+    watcher = site.start()
+    crashed = "SELECT remote FROM engine_runs WHERE exited_at IS NOT NULL"
+    wait_until(lambda: site.query(crashed) and site.engines(), "the one that is tested")
+    worker.stop()
+    wait_until(lambda: watcher.log().count("queued as job") == 2, f"it to be queued again: {watcher.log_path}")
+    assert "does not work here" not in watcher.log(), watcher.log()
+    site.worker()
+    settle(promise, {"bad.png"})
 
 
 def test_a_worker_stops_though_redis_is_away(queue_site: QueueSite, server: RedisServer) -> None:

@@ -219,6 +219,8 @@ class _Work:
         if trouble.blames and trouble.in_work:
             config = msgspec.structs.replace(self.place.config, engine=self._settings())
             if problem := coldstart.measure(config, self.place.models_folder, self.stopping, self._enter).problem:
+                if self.stopping() is not None:  # nobody knows then: another worker finds out
+                    return
                 raise _Refused(f"the engine does not work here, with a sound picture neither: {problem}") from trouble
         in_work = tuple(sorted(trouble.in_work))
         self.trouble = Trouble(trouble.message, in_work, trouble.blames, trouble.stderr[-2000:], trouble.is_told)
