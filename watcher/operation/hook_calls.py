@@ -20,8 +20,6 @@ _BLOCK_BYTES = 1 << 16
 _LOOK_SECONDS = 0.25  # how often a running command is looked at
 _OUTPUT_SECONDS = 1.0  # for the rest of its output to come, once it has ended
 _MOST_REASON = 300
-
-
 _HEAD_BYTES = 256  # of a script: the first line, which names its interpreter
 
 
