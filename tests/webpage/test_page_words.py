@@ -118,8 +118,14 @@ def test_what_the_watcher_says_of_a_file_has_the_forms_that_the_page_knows() -> 
         (ROOT / "watcher" / f"{name}.py").read_text(encoding="utf-8")
         for name in ("operation/status", "engine/governor", "endings")
     )
-    for form in (" (next try at {when})", "held until {clock(", "the budget is used up: {use}",
-                 "cannot be decoded, perhaps unfinished: {reason}"):  # fmt: skip
+    forms = (
+        " (next try at {when})",
+        " (next try: as soon as a watcher looks)",
+        "held until {clock(",
+        "the budget is used up: {use}",
+        "cannot be decoded, perhaps unfinished: {reason}",
+    )
+    for form in forms:
         assert form in said, form
 
 

@@ -105,6 +105,7 @@ const TITLES = { waiting: "Waiting: {count}", working: "In work: {count}", ignor
 // What the watcher says of a file, as far as it is of a known form; a test holds these against its sources.
 const FORMS = [
   [/^(.*) \(next try at ([\d:]+)\)$/, (why, time) => t("{why} (next try at {time})", { why: inWords(why), time })],
+  [/^(.*) \(next try: as soon as a watcher looks\)$/, (why) => t("{why} (next try: as soon as a watcher looks)", { why: inWords(why) })],
   [/^held until (.*?\d\d:\d\d): (.*)$/, (until, why) => t("held until {until}: {why}", { until, why: inWords(why) })],
   [/^engines do not start in these hours \((.*)\)$/, (key) => t("engines do not start in these hours ({key})", { key })],
   [/^the budget is used up: (.*)$/, (use) => t("the budget is used up: {use}", { use })],
